@@ -1,0 +1,311 @@
+"""The two fork servers: warm, single-threaded processes that sandboxes are forked from.
+
+The agent fork server makes PID 1 of each sandbox and stays small. The kernel fork server has
+imported what user code wants and makes kernels that join a sandbox. Both take orders from the
+launcher over one SEQPACKET socket, hold no secret and no path of the host, and reap their
+children as they end, in any order: killing a PID 1 waits until the kernels in its namespace are
+reaped.
+
+Order: ``{"key", ...}`` with descriptors. Answer: ``{"key", "pid"}`` with a pidfd, or
+``{"key", "error"}``. Notice: ``{"exited": pid, "status": wait status}``.
+"""
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import headrace_guest
+from headrace_guest import isolate, linux, mounts, seccomp
+from headrace_guest.protocol import encode_frame
+from headrace_guest.skeleton import Layer
+
+MAX_MESSAGE = 64 * 1024
+MAX_FDS = 8
+_HUGE_PAGE = 2 * 1024 * 1024
+_CHILD_FD = 200
+"""Where a child parks its descriptors before they get their final numbers."""
+
+
+class Forkable(Protocol):
+    """What a fork server makes: how its children begin."""
+
+    def pid_namespace(self, fds: list[int]) -> int | None:
+        """Give the descriptor whose pid namespace the child enters; None for a new one."""
+
+    def run(self, order: Mapping[str, Any], fds: list[int]) -> NoReturn:
+        """Be the child; ``fds`` are those of the order."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What the launcher tells a fork server at its start."""
+
+    role: str
+    at: str
+    layers: tuple[Layer, ...]
+    guest: str
+    cache: str
+    is_rootless: bool
+    path_prefix: str
+
+    @classmethod
+    def read(cls, message: Mapping[str, Any]) -> "Boot":
+        """Read the launcher's first datagram."""
+        layers = []
+        for fields in message["layers"]:
+            owner = fields["owner"]
+            layers.append(Layer(**{**fields, "owner": tuple(owner) if owner else None}))
+        return cls(**{**message, "layers": tuple(layers)})
+
+
+def main(control_fd: int) -> None:
+    """Run a fork server on the socket of that number until the launcher closes it."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    control = socket.socket(fileno=control_fd)
+    boot = Boot.read(json.loads(control.recv(MAX_MESSAGE)))
+    root = isolate.ForkServerRoot(boot.at, boot.layers, boot.guest, boot.cache)
+    isolate.enter_fork_server_root(root, is_rootless=boot.is_rootless)
+    sys.path[:] = [isolate.GUEST_PATH if path == boot.guest else path for path in sys.path]
+    headrace_guest.__path__ = [f"{isolate.GUEST_PATH}/headrace_guest"]
+    program = seccomp.build_filter()
+    server: Forkable
+    facts: dict[str, object] = {}
+    if boot.role == "agent":
+        server = _AgentServer(boot, program)
+    else:
+        kernel_server = _KernelServer(boot, program)
+        facts = kernel_server.facts
+        server = kernel_server
+    _serve(control, server, facts, boot)
+
+
+def _serve(
+    control: socket.socket, server: Forkable, facts: Mapping[str, object], boot: Boot
+) -> None:
+    threads = _count_threads()
+    if threads != 1:
+        raise RuntimeError(f"a fork server must have one thread, this one has {threads}")
+    linux.set_command_line(boot.role)
+    own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    gc.collect()
+    gc.freeze()
+    _collapse_heap()
+    if not boot.is_rootless:
+        # It shows the host's processes. A rootless one stays: without a whole /proc in sight the
+        # kernel refuses to mount another one in a user namespace.
+        linux.umount("/proc")
+        linux.limit_bounding_set(isolate.FORK_SERVER_CAPS)
+        linux.set_capabilities(isolate.FORK_SERVER_CAPS, isolate.FORK_SERVER_CAPS)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control.send(json.dumps({"ready": os.getpid(), "facts": facts}).encode())
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    while True:
+        ready = {fd for fd, _event in poll.poll()}
+        if wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            _reap(control)
+        if control.fileno() in ready and not _answer(control, server, own_namespace):
+            return
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        control.send(json.dumps({"exited": pid, "status": status}).encode())
+
+
+def _answer(control: socket.socket, server: Forkable, own_namespace: int) -> bool:
+    """Carry one order out; False when the launcher is gone."""
+    message, fds, _flags, _address = socket.recv_fds(control, MAX_MESSAGE, MAX_FDS)
+    if not message:
+        return False
+    order = json.loads(message)
+    try:
+        pid = _fork(server, order, fds, own_namespace)
+    except OSError as error:
+        control.send(json.dumps({"key": order["key"], "error": str(error)}).encode())
+        return True
+    finally:
+        for fd in fds:
+            os.close(fd)
+    pidfd = os.pidfd_open(pid)
+    socket.send_fds(control, [json.dumps({"key": order["key"], "pid": pid}).encode()], [pidfd])
+    os.close(pidfd)
+    return True
+
+
+def _fork(server: Forkable, order: Mapping[str, Any], fds: list[int], own_namespace: int) -> int:
+    """Fork a child into a new pid namespace, or into that of the sandbox it is to join.
+
+    os.fork, not a raw clone, so that the C library's and Python's fork handlers run. The pid
+    namespace for children is set back at once: a second unshare without that is refused.
+    """
+    target = server.pid_namespace(fds)
+    if target is None:
+        linux.unshare(linux.CLONE_NEWPID)
+    else:
+        linux.setns(target, linux.CLONE_NEWPID)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(server, order, fds)
+    finally:
+        linux.setns(own_namespace, linux.CLONE_NEWPID)
+    return pid
+
+
+def _be_child(server: Forkable, order: Mapping[str, Any], fds: list[int]) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        server.run(order, fds)
+    except BaseException:  # noqa: BLE001 - nothing may return into the fork server's loop
+        with contextlib.suppress(OSError):
+            os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(1)
+
+
+def _arrange(fds: list[int], first: int) -> list[int]:
+    """Give the descriptors the numbers from ``first`` on and close everything else above."""
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _CHILD_FD) for fd in fds]
+    numbers = list(range(first, first + len(parked)))
+    for source, number in zip(parked, numbers, strict=True):
+        os.dup2(source, number, inheritable=False)
+    linux.close_range(first + len(parked))
+    return numbers
+
+
+def _await_go(go: int) -> None:
+    """Wait until the launcher has put this process into its cgroup; it closes without if not."""
+    if os.read(go, 1) != b"g":
+        os._exit(1)
+    os.close(go)
+
+
+class _AgentServer:
+    """Makes PID 1 of new sandboxes. Descriptors: control socket, go pipe, user namespaces."""
+
+    def __init__(self, boot: Boot, program: bytes) -> None:
+        self._boot = boot
+        self._program = program
+        self._agent = importlib.import_module("headrace_guest.agent")
+
+    def pid_namespace(self, fds: list[int]) -> int | None:
+        return None
+
+    def run(self, order: Mapping[str, Any], fds: list[int]) -> NoReturn:
+        _null_streams()
+        control, go, *namespaces = _arrange(fds, 3)
+        sandbox_ns, user_ns = namespaces or (None, None)
+        sock = socket.socket(fileno=control)
+        spec = self._read_spec(order)
+        try:
+            isolate.build_sandbox(spec, sandbox_ns, user_ns)
+            _await_go(go)
+            identity = isolate.lock_agent(spec, sandbox_ns, self._program)
+            for namespace in namespaces:
+                os.close(namespace)
+        except (OSError, ValueError) as error:
+            sock.sendall(encode_frame({"type": "failed", "detail": str(error)}))
+            os._exit(1)
+        sys.path.clear()
+        os.environ.clear()
+        self._agent.serve(sock, identity, path_prefix=self._boot.path_prefix)
+        os._exit(0)
+
+    def _read_spec(self, order: Mapping[str, Any]) -> isolate.SandboxSpec:
+        root = mounts.RootSpec(
+            layers=self._boot.layers,
+            disk=order["disk"],
+            inodes=order["inodes"],
+            base=order["base"],
+            is_mapped=order["is_mapped"],
+        )
+        limits = isolate.ProcessLimits(order["processes"], order["open_files"])
+        return isolate.SandboxSpec(root, limits)
+
+
+class _KernelServer:
+    """Makes kernels. Descriptors: the agent's pidfd, event socket, stdout, stderr, go pipe."""
+
+    def __init__(self, boot: Boot, program: bytes) -> None:
+        self._boot = boot
+        self._program = program
+        kernel = importlib.import_module("headrace_guest.python_kernel")
+        self._kernel = kernel.prepare()
+        self.facts: dict[str, object] = {"missing": list(self._kernel.missing)}
+
+    def pid_namespace(self, fds: list[int]) -> int | None:
+        return fds[0]
+
+    def run(self, order: Mapping[str, Any], fds: list[int]) -> NoReturn:
+        _null_streams()
+        agent, events, stdout, stderr, go = _arrange(fds, 3)
+        isolate.join_sandbox(agent)
+        limits = isolate.ProcessLimits(order["processes"], order["open_files"])
+        isolate.lock_kernel(limits, self._program, is_rootless=self._boot.is_rootless)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        _await_go(go)
+        for fd in (agent, stdout, stderr):
+            os.close(fd)
+        os.environ.clear()
+        os.environ.update(isolate.base_environment(self._boot.path_prefix))
+        self._kernel.serve(socket.socket(fileno=events))
+        os._exit(0)
+
+
+def _null_streams() -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def _count_threads() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Threads:"):
+            return int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no line 'Threads:'")
+
+
+def _collapse_heap() -> None:
+    """Put the heap behind huge pages, which makes each fork about a quarter faster.
+
+    Not every kernel or range can do it; what it refuses stays as it is.
+    """
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split()
+        if fields[1] != "rw-p" or fields[4] != "0" or "[stack]" in line:
+            continue
+        start, end = (int(text, 16) for text in fields[0].split("-"))
+        start = (start + _HUGE_PAGE - 1) & ~(_HUGE_PAGE - 1)
+        while start + _HUGE_PAGE <= end:
+            with contextlib.suppress(OSError):
+                linux.collapse(start, _HUGE_PAGE)
+            start += _HUGE_PAGE
