@@ -1,0 +1,1 @@
+"""Sandboxes, contexts, executions and their event logs; knows no HTTP and no dialect."""

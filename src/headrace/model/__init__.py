@@ -1,0 +1,1 @@
+"""The vocabulary of the project: plain frozen dataclasses without I/O."""

@@ -1,0 +1,1 @@
+"""Framings that several dialects share; no I/O."""
