@@ -24,6 +24,22 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
+class GuestLimits:
+    """The bounds of one sandbox, as the engine asked for them; sizes are bytes."""
+
+    memory: int
+    disk: int
+    inodes: int
+    processes: int
+    open_files: int
+    cpus: float
+
+    def for_cgroup(self) -> cgroups.CgroupLimits:
+        """Give the part that a cgroup enforces."""
+        return cgroups.CgroupLimits(self.memory, self.disk, self.processes, self.cpus)
+
+
+@dataclass(frozen=True)
 class GuestProcess:
     """A process of a sandbox that the launcher watches: its PID 1 or a kernel."""
 
@@ -37,7 +53,7 @@ class Guest:
     """One sandbox. It ends when ``is_ending`` is set and no process and no fork is left."""
 
     name: str
-    limits: cgroups.Limits
+    limits: GuestLimits
     base: int | None = None
     cgroup: cgroups.Cgroup | None = None
     agent: GuestProcess | None = None
@@ -67,7 +83,7 @@ class Guests:
     def __iter__(self) -> Iterator[Guest]:
         return iter(self._by_name.values())
 
-    def add(self, name: str, limits: cgroups.Limits) -> Guest:
+    def add(self, name: str, limits: GuestLimits) -> Guest:
         """Enter a new sandbox; refuses a name that is taken."""
         if name in self._by_name:
             raise RefusedError("already_exists", f"there is a sandbox {name}")
@@ -124,7 +140,7 @@ def take_name(request: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def read_limits(value: object) -> cgroups.Limits:
+def read_limits(value: object) -> GuestLimits:
     """Read a sandbox's limits; each must be there and within what makes sense."""
     if not isinstance(value, dict):
         raise RefusedError("invalid", "limits must be an object")
@@ -137,4 +153,4 @@ def read_limits(value: object) -> cgroups.Limits:
     cpus = value.get("cpus")
     if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus <= 1024:
         raise RefusedError("invalid", f"limit cpus must be above 0 and at most 1024, got {cpus!r}")
-    return cgroups.Limits(cpus=float(cpus), **numbers)
+    return GuestLimits(cpus=float(cpus), **numbers)

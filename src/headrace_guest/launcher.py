@@ -193,7 +193,7 @@ class Launcher:
         namespaces: list[int] = []
         if self._machine.namespaces is not None:
             guest.base, *namespaces = self._machine.namespaces.take()
-        guest.cgroup = self._machine.backend.create(guest.name, guest.limits)
+        guest.cgroup = self._machine.backend.create(guest.name, guest.limits.for_cgroup())
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         order = {
             "disk": guest.limits.disk,
@@ -293,7 +293,9 @@ class Launcher:
     def _freeze(self, request: Mapping[str, Any], fds: list[int], reply: Reply) -> None:
         _expect_fds(fds, 0)
         guest = self._guests.find(take_name(request, "sandbox"))
-        if guest.cgroup is None or not guest.cgroup.freeze():
+        if guest.cgroup is not None and "freeze" in self._machine.backend.enforced:
+            guest.cgroup.freeze()
+        else:
             self._signal_all(guest, signal.SIGSTOP)
         reply()
 
@@ -303,7 +305,9 @@ class Launcher:
         reply()
 
     def _unfreeze(self, guest: Guest) -> None:
-        if guest.cgroup is None or not guest.cgroup.thaw():
+        if guest.cgroup is not None and "freeze" in self._machine.backend.enforced:
+            guest.cgroup.thaw()
+        else:
             self._signal_all(guest, signal.SIGCONT)
 
     def _signal_all(self, guest: Guest, number: int) -> None:

@@ -29,7 +29,7 @@ class StartupError(Exception):
 class Machine:
     """What the launcher works with, and closes at its end."""
 
-    backend: cgroups.Backend
+    backend: cgroups.CgroupBackend
     agents: ForkServer
     kernels: ForkServer
     report: Mapping[str, Any]
@@ -69,16 +69,17 @@ def prepare(config: Mapping[str, Any], control: socket.socket) -> Machine:
     layers = skeleton.build(state / "templates", shown, is_rootless=mode == "rootless")
     block = idranges.Block.claim() if mode == "root" else None
     name = block.name if block is not None else f"r{os.urandom(6).hex()}"
-    backend = cgroups.detect(name)
     if block is not None:
+        # The block is ours now, so what carries its name was left by somebody who crashed.
         cgroups.clean_leftovers(lambda other: other != name and idranges.is_alive(other))
+    backend = cgroups.detect(name)
     is_mapped = block is not None and _can_map_ids(layers)
     namespaces = _make_namespaces(block, layers)
-    plan = _plan_start(prefix, layers, state, runtime, is_rootless=mode == "rootless")
+    boot = _plan_boot(prefix, layers, state, runtime)
     machine = Machine(
         backend=backend,
-        agents=ForkServer(plan("agent")),
-        kernels=ForkServer(plan("kernel")),
+        agents=_start_fork_server("agent", boot, prefix, mode),
+        kernels=_start_fork_server("kernel", boot, prefix, mode),
         report={},
         is_mapped=is_mapped,
         uses_watchdog="memory" not in backend.enforced,
@@ -187,30 +188,25 @@ def _make_namespaces(
     return idranges.NamespacePool(block, owners[0] if owners else (0, 0))
 
 
-class _PlanStart:
-    """Makes the start plans of the fork servers; both run the prefix's own interpreter."""
-
-    def __init__(self, prefix: _Prefix, boot: Mapping[str, Any], env: Mapping[str, str]) -> None:
-        self._prefix, self._boot, self._env = prefix, boot, env
-
-    def __call__(self, role: str) -> StartPlan:
-        return StartPlan(self._prefix.python, self._env, {**self._boot, "role": role})
-
-
-def _plan_start(
-    prefix: _Prefix, layers: list[skeleton.Layer], state: Path, runtime: Path, *, is_rootless: bool
-) -> _PlanStart:
+def _plan_boot(
+    prefix: _Prefix, layers: list[skeleton.Layer], state: Path, runtime: Path
+) -> dict[str, Any]:
     at, cache = runtime / "root", state / "cache"
     for path in (at, cache):
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    boot = {
+    return {
         "at": str(at),
         "layers": [asdict(layer) for layer in layers],
         "guest": str(Path(__file__).resolve().parent.parent),
         "cache": str(cache),
-        "is_rootless": is_rootless,
         "path_prefix": f"{prefix.path}/bin",
     }
+
+
+def _start_fork_server(
+    role: str, boot: Mapping[str, Any], prefix: _Prefix, mode: str
+) -> ForkServer:
+    """Start one by the prefix's own interpreter: what it imports is what sandboxes have."""
     env = {
         "PATH": f"{prefix.path}/bin:{_PROGRAMS}",
         "HOME": skeleton.HOME,
@@ -222,7 +218,8 @@ def _plan_start(
         "MPLCONFIGDIR": f"{isolate.CACHE_PATH}/matplotlib",
         "IPYTHONDIR": f"{isolate.CACHE_PATH}/ipython",
     }
-    return _PlanStart(prefix, boot, env)
+    told = {**boot, "role": role, "is_rootless": mode == "rootless"}
+    return ForkServer(StartPlan(prefix.python, env, told))
 
 
 def _await_ready(servers: Iterable[ForkServer]) -> None:

@@ -13,7 +13,6 @@ Order: ``{"key", ...}`` with descriptors. Answer: ``{"key", "pid"}`` with a pidf
 import contextlib
 import fcntl
 import gc
-import importlib
 import json
 import os
 import select
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import headrace_guest
-from headrace_guest import isolate, linux, mounts, seccomp
+from headrace_guest import agent, isolate, linux, mounts, seccomp
 from headrace_guest.protocol import encode_frame
 from headrace_guest.skeleton import Layer
 
@@ -214,7 +213,6 @@ class _AgentServer:
     def __init__(self, boot: Boot, program: bytes) -> None:
         self._boot = boot
         self._program = program
-        self._agent = importlib.import_module("headrace_guest.agent")
 
     def pid_namespace(self, fds: list[int]) -> int | None:
         return None
@@ -236,7 +234,7 @@ class _AgentServer:
             os._exit(1)
         sys.path.clear()
         os.environ.clear()
-        self._agent.serve(sock, identity, path_prefix=self._boot.path_prefix)
+        agent.serve(sock, identity, path_prefix=self._boot.path_prefix)
         os._exit(0)
 
     def _read_spec(self, order: Mapping[str, Any]) -> isolate.SandboxSpec:
@@ -257,8 +255,9 @@ class _KernelServer:
     def __init__(self, boot: Boot, program: bytes) -> None:
         self._boot = boot
         self._program = program
-        kernel = importlib.import_module("headrace_guest.python_kernel")
-        self._kernel = kernel.prepare()
+        from headrace_guest import python_kernel  # the agent's fork server stays small
+
+        self._kernel = python_kernel.prepare()
         self.facts: dict[str, object] = {"missing": list(self._kernel.missing)}
 
     def pid_namespace(self, fds: list[int]) -> int | None:

@@ -1,0 +1,116 @@
+"""The kernel's end of the event socket: whole frames both ways, from one process only."""
+
+import fcntl
+import io
+import os
+import select
+import termios
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from headrace_guest.capture import Fence
+from headrace_guest.protocol import (
+    MAX_GUEST_FRAME,
+    MAX_HOST_FRAME,
+    FrameReader,
+    decode_body,
+    encode_frame,
+)
+
+_read = os.read
+_getpid = os.getpid
+_ioctl = fcntl.ioctl
+_FIONREAD = termios.FIONREAD
+_NOTHING = bytes(4)
+_CHUNK = 64 * 1024
+
+
+class EventSocket:
+    """Sends and receives frames; owns the descriptor.
+
+    Any thread may send. A frame that a signal handler of user code cut short is finished before
+    the next one, so the stream stays whole. Only the process that made this object speaks.
+    """
+
+    def __init__(self, fd: int, fence: Fence) -> None:
+        os.set_blocking(fd, True)
+        self._fd = fd
+        self._fence = fence
+        self._process = _getpid()
+        status = os.fstat(fd)
+        self._identity = (status.st_dev, status.st_ino)
+        self._reader = FrameReader(MAX_HOST_FRAME)
+        self._frames: deque[dict[str, Any]] = deque()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._unfinished: io.BufferedWriter[io.FileIO] | None = None
+        self.lock = threading.RLock()
+
+    @property
+    def is_mine(self) -> bool:
+        """Say whether this process may speak; a forked child may not."""
+        return self._fd >= 0 and _getpid() == self._process
+
+    @property
+    def is_intact(self) -> bool:
+        """Say whether the descriptor is still the socket, and not closed or reused."""
+        try:
+            status = os.fstat(self._fd)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def disown(self) -> None:
+        """Close the descriptor in a forked child, so that the host sees when the kernel ends."""
+        os.close(self._fd)
+        self._fd = -1
+
+    def has_input(self) -> bool:
+        """Say whether something of the host waits to be read or taken."""
+        if self._frames or not self._reader.is_empty:
+            return True
+        try:
+            return _ioctl(self._fd, _FIONREAD, _NOTHING) != _NOTHING
+        except OSError:
+            return True  # reading will tell
+
+    def wait(self) -> None:
+        """Wait until there is a frame to take or bytes (or the end) to read."""
+        if not self._frames:
+            self._poll.poll()
+
+    def receive(self) -> dict[str, Any] | None:
+        """Take a frame if a whole one is there; raises EOFError when the host has closed."""
+        if not self._frames:
+            data = _read(self._fd, _CHUNK)
+            if not data:
+                raise EOFError("the host closed the event socket")
+            self._frames.extend(map(decode_body, self._reader.feed(data)))
+        return self._frames.popleft() if self._frames else None
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send one message after the fence; raises OSError when the host has closed.
+
+        An exception of a signal handler may come out; the message is then sent later or, if it
+        had not been put together yet, never.
+        """
+        frame = encode_frame(message, MAX_GUEST_FRAME)
+        with self.lock:
+            if not self.is_mine:
+                return
+            self._finish()
+            self._fence.before_event()
+            self._fence.has_sent = True
+            # The C code of BufferedWriter keeps the position exactly, even if a handler raises
+            # between two partial writes. The whole frame fits its buffer.
+            raw = io.FileIO(self._fd, "wb", closefd=False)
+            self._unfinished = writer = io.BufferedWriter(raw, len(frame))
+            writer.write(frame)
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._unfinished is not None:
+            self._unfinished.flush()
+            self._unfinished = None

@@ -1,0 +1,148 @@
+"""Signals and user code: an interrupt reaches the code that it was meant for, and nothing else.
+
+The host interrupts with SIGINT. What the signal does depends on where the kernel is:
+
+    idle ──poll──▶ kept ──▶ open (user code runs) ──▶ closed ──▶ idle
+    ignored        raised   KeyboardInterrupt         ignored
+                   in open
+
+An interrupt in ``idle`` while input waits to be read belongs to the code in that input, because
+the host wrote the code before it sent the signal. Handlers of user code for other signals run in
+``idle`` and ``open`` only: everywhere else they could tear a frame apart.
+"""
+
+import _signal  # type: ignore[import-not-found]  # typeshed knows only its wrapper
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import FrameType
+
+# The functions of `signal` turn every number into an enum, which costs more than the call.
+_set_mask = _signal.pthread_sigmask
+_get_handler = _signal.getsignal
+_set_handler = _signal.signal
+
+_SIGINT = int(signal.SIGINT)
+_SETMASK = int(signal.SIG_SETMASK)
+_NO_SIGNALS: frozenset[int] = frozenset()
+# Blocking a fault would only hide its place; SIGINT has its own states.
+_BLOCKABLE = frozenset(map(int, signal.valid_signals())) - {
+    _SIGINT,
+    *map(int, (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS)),
+    *map(int, (signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)),
+}
+
+
+class _State(Enum):
+    IDLE = "idle"
+    KEPT = "kept"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+# Looked up in the handler and around every execution; an enum's own lookup is slow.
+_IDLE, _KEPT, _OPEN, _CLOSED = _State
+
+
+class Interrupts:
+    """The handler of SIGINT and the signal mask of the main thread.
+
+    ``has_input`` tells whether bytes of the host wait to be read. ``was_interrupted`` says
+    whether an interrupt was raised since `expect`, or may have been by a handler of user code.
+    """
+
+    def __init__(self, has_input: Callable[[], bool]) -> None:
+        self._has_input = has_input
+        self._state = _CLOSED
+        self._is_pending = False
+        self._handler = self._on_signal
+        self.was_interrupted = False
+
+    def install(self) -> None:
+        """Take SIGINT over and give every signal that the fork server handled its default."""
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals():
+            if callable(_get_handler(number)):
+                _set_handler(number, _signal.SIG_DFL)
+        _set_handler(_SIGINT, self._handler)
+        _set_mask(_SETMASK, _BLOCKABLE)
+
+    def leave_to_python(self) -> None:
+        """Make a forked child take SIGINT as any Python program does."""
+        if _get_handler(_SIGINT) is self._handler:
+            _set_handler(_SIGINT, signal.default_int_handler)
+
+    def wait(self, for_input: Callable[[], object]) -> None:
+        """Be idle until ``for_input`` returns; an exception of a handler of user code comes out."""
+        self._is_pending = False
+        self._state = _IDLE
+        try:
+            _set_mask(_SETMASK, _NO_SIGNALS)
+            for_input()
+        finally:
+            self._state = _KEPT
+            _set_mask(_SETMASK, _BLOCKABLE)
+
+    def expect(self) -> None:
+        """Begin an execution: an interrupt from now on is for it."""
+        self.was_interrupted = False
+
+    def forget(self) -> None:
+        """Drop an interrupt that was meant for an earlier execution."""
+        self._is_pending = False
+
+    def run(self, code: Callable[[], object]) -> BaseException | None:
+        """Run user code with open signals and give what it raised, instead of raising it."""
+        error: BaseException | None = None
+        try:
+            try:
+                self._state = _OPEN
+                _set_mask(_SETMASK, _NO_SIGNALS)
+                self._raise_pending()
+                code()
+            finally:
+                # No call stands between the end of the code and this line, and only calls let
+                # Python run a handler: an interrupt is raised above or ignored below.
+                self._state = _CLOSED
+        except BaseException as raised:  # noqa: BLE001 - whatever user code raises is a result
+            error = raised
+        self._close()
+        return error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside `run`, put an interrupt off until the end of this block."""
+        self._state = _KEPT
+        try:
+            yield
+        finally:
+            self._state = _OPEN
+        self._raise_pending()
+
+    def _raise_pending(self) -> None:
+        if self._is_pending:
+            self._is_pending = False
+            self.was_interrupted = True
+            raise KeyboardInterrupt
+
+    def _close(self) -> None:
+        while True:
+            try:
+                _set_mask(_SETMASK, _BLOCKABLE)
+                if _get_handler(_SIGINT) is not self._handler:
+                    self.was_interrupted = True  # perhaps: user code has taken that over
+                    _set_handler(_SIGINT, self._handler)
+            except BaseException:  # noqa: BLE001, S112 - a handler of user code raised
+                continue
+            return
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        state = self._state
+        if state is _OPEN:
+            self.was_interrupted = True
+            raise KeyboardInterrupt
+        if state is _KEPT:
+            self._is_pending = True
+        elif state is _IDLE:
+            self._is_pending = self._is_pending or self._has_input()

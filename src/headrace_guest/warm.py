@@ -1,0 +1,130 @@
+"""Everything a Python kernel imports and does once, before any sandbox exists.
+
+Runs in the fork server. What it leaves behind is shared by all kernels forked from it: it must be
+one thread, must hold nothing of the warm-up that user code could see, and must not draw from
+OpenSSL's random numbers, which children with equal process ids would then repeat.
+"""
+
+# IPython is typed only in parts.
+# mypy: allow-untyped-calls
+
+import contextlib
+import importlib
+import io
+import linecache
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headrace_guest.display import make_bundle
+from headrace_guest.failure import describe
+from headrace_guest.protocol import encode_frame
+from headrace_guest.shell import KernelShell, make_shell
+
+_LIBRARIES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "PIL.Image", "PIL.ImageShow")
+# What user code needs most often and IPython or the library imports only then: in a sandbox
+# that would cost every kernel the time again, from a file system that user code can change.
+_LAZY = (
+    "asyncio",
+    "concurrent.futures.process",
+    "IPython.core.magics.basic",
+    "IPython.core.magics.execution",
+    "IPython.core.magics.namespace",
+    "IPython.core.magics.osm",
+    "IPython.core.magics.packaging",
+    "IPython.core.magics.script",
+    "multiprocessing.pool",
+    "numpy.random",
+    "pandas.io.formats.html",
+    "pandas.io.formats.string",
+    "PIL.PngImagePlugin",
+    "PIL.JpegImagePlugin",
+)
+
+_CELLS = (
+    "1 + 1",
+    "import pandas as pd, numpy as np\npd.DataFrame({'a': np.arange(3), 'b': list('xyz')})",
+    "def fail():\n    raise ValueError('warm')\nfail()",
+    "import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4])\nplt.title('warm')\nplt.show()",
+    "def broken(:",
+)
+
+
+def import_libraries() -> tuple[str, ...]:
+    """Import what is installed and give the names of what is not."""
+    missing = []
+    for name in _LIBRARIES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    for name in _LAZY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return tuple(missing)
+
+
+def warm_up() -> tuple[KernelShell, tuple[str, ...]]:
+    """Make the shell, run through the usual paths and forget it; see `python_kernel.prepare`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        missing = import_libraries()
+        shell = make_shell()
+        _configure_libraries(shell)
+        _run_cells(shell)
+    _forget(shell)
+    # IPython says after every sys.exit() how to leave a terminal.
+    warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+    return shell, missing
+
+
+def count_threads() -> int:
+    """Count the threads of this process, as the kernel does; not only Python's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Threads:"):
+            return int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no line about threads")
+
+
+def _configure_libraries(shell: KernelShell) -> None:
+    if "matplotlib.pyplot" in sys.modules:
+        shell.enable_matplotlib("inline")
+    if pandas := sys.modules.get("pandas"):
+        # As in Jupyter; pandas would otherwise ask a terminal that is not there.
+        pandas.set_option("display.max_columns", 20)
+    if viewers := sys.modules.get("PIL.ImageShow"):
+        viewers.register(viewers.IPythonViewer(), 0)
+
+
+def _run_cells(shell: KernelShell) -> None:
+    idle = shell.show
+    shell.show = _encode_only
+    sink = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            for cell in _CELLS:
+                error = shell.run(cell)
+                if error is not None:
+                    encode_frame(describe(error, shell.render))
+    finally:
+        shell.show = idle
+
+
+def _encode_only(data: Mapping[Any, Any], **_options: object) -> None:
+    bundle, omitted = make_bundle(data)
+    encode_frame({"bundle": bundle, "omitted": omitted})
+
+
+def _forget(shell: KernelShell) -> None:
+    for name in list(linecache.cache):
+        if shell.compile.format_code_name(name) is not None:
+            del linecache.cache[name]
+    shell.compile = shell.compiler_class()
+    shell.reset(new_session=True)
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
