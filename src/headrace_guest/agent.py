@@ -40,6 +40,7 @@ from headrace_guest.spawn import (
     fork_child,
     operation_error,
     parse_command,
+    receive,
     run_command,
     take_number,
     take_size,
@@ -141,9 +142,8 @@ class Agent:
 
     def _read_control(self) -> bool:
         """Read and handle one piece of what the engine sent; False if there is none."""
-        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, _READ, MAX_FDS, flags)
+            data, fds = receive(self._control, _READ, MAX_FDS)
         except BlockingIOError:
             return False
         except OSError:
@@ -322,7 +322,8 @@ class Agent:
         process = self._processes.get(pid)
         if process is not None:
             del self._processes[pid]
-            self._ending += process.reaped(status)
+            told = process.reaped(status)  # which may call `exited` at once
+            self._ending += told
             return
         for number, operation in list(self._operations.items()):
             if operation.pid == pid:

@@ -7,6 +7,7 @@ child that may write is started, the others must have been read empty.
 
 import _posixsubprocess
 import builtins
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -23,6 +24,12 @@ from typing import Any, TypeVar
 
 # Bound once: user code may replace the functions in their modules.
 _write = os.write
+_close = os.close
+_dup2 = os.dup2
+_fstat = os.fstat
+_get_blocking = os.get_blocking
+_set_blocking = os.set_blocking
+_select = select.select
 _ioctl = fcntl.ioctl
 _yield = os.sched_yield
 _print = builtins.print
@@ -83,8 +90,10 @@ class Fence:
         """Let everything arrive before a child process can write."""
         self._wait(self._stdout, self._stderr, self._events)
 
-    def forget_events(self) -> None:
-        """Stop looking at the event socket: a forked child has closed it."""
+    def become_ordinary(self) -> None:
+        """In a forked child, use what it has: descriptors 1 and 2 and no event socket."""
+        self._stdout = (1, _FIONREAD)
+        self._stderr = (2, _FIONREAD)
         self._events = (-1, _SIOCOUTQ)
         self.has_sent = False
 
@@ -134,7 +143,7 @@ class OutputBuffer(io.BufferedIOBase):
             try:
                 return _write(self._fd, data)
             except BlockingIOError:  # user code made the pipe non-blocking
-                select.select([], [self._fd], [])
+                _select([], [self._fd], [])
 
     def fileno(self) -> int:
         return self._fd
@@ -264,6 +273,12 @@ class StandardDescriptors:
         """Give the duplicate of a standard descriptor that user code does not know."""
         return self._kept[fd]
 
+    def become_ordinary(self) -> None:
+        """In a forked child, let go of the duplicates: the host waits for the pipes to close."""
+        for fd in self._kept.values():
+            with contextlib.suppress(OSError):
+                _close(fd)
+
     def restore(self) -> None:
         """Put back what was closed, replaced or made non-blocking.
 
@@ -271,14 +286,14 @@ class StandardDescriptors:
         """
         for fd, identity in self._identity.items():
             if _identify(fd) != identity:
-                os.dup2(self._kept[fd], fd)
-            elif not os.get_blocking(fd):
-                os.set_blocking(fd, True)
+                _dup2(self._kept[fd], fd)
+            elif not _get_blocking(fd):
+                _set_blocking(fd, True)
 
 
 def _identify(fd: int) -> tuple[int, int] | None:
     try:
-        status = os.fstat(fd)
+        status = _fstat(fd)
     except OSError:
         return None
     return status.st_dev, status.st_ino

@@ -2,7 +2,7 @@
 
 One interface over cgroup v2, over whichever controllers of v1 there are (also beside a bare v2
 tree) and over none; cgroups(7). `detect` tries every ability out before it is claimed. Made for
-the launcher: single-threaded, and after `detect` and `clean_leftovers` nothing waits.
+the single-threaded launcher: only `detect` and `clean_leftovers` wait for processes.
 """
 
 import contextlib
@@ -49,6 +49,7 @@ _CONTROLLERS = {
     "freezer": "freeze",
     "cpuacct": "cpu_time",
 }
+_V2_CONTROLLERS = ("memory", "pids", "cpu")
 _BARE_V2 = frozenset({"freeze", "kill", "cpu_time"})
 _LAUNCHER, _PROBE = "_launcher", "_probe"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -149,7 +150,7 @@ def _close_tree(files: CgroupFiles, tree: _Tree) -> bool:
 def _return_home(files: CgroupFiles, base: str, home: str) -> None:
     """Undo `_Detector._move_aside`; a group with processes may not have controllers below."""
     for directory in (base, home):
-        for controller in _CONTROLLERS:
+        for controller in _V2_CONTROLLERS:
             files.try_write(f"{directory}/cgroup.subtree_control", f"-{controller}")
     leaf = f"{base}/{_LAUNCHER}"
     for pid in files.try_read(f"{leaf}/cgroup.procs").split():
@@ -274,14 +275,14 @@ class _Detector:
         """Give a v2 group's children what it has itself; False if its processes are in the way."""
         available = self._files.try_read(f"{group}/cgroup.controllers").split()
         active = self._files.try_read(f"{group}/cgroup.subtree_control").split()
-        for name in ("memory", "pids", "cpu"):
+        for name in _V2_CONTROLLERS:
             if name in available and name not in active:
                 try:
                     self._files.write(f"{group}/cgroup.subtree_control", f"+{name}")
                 except OSError as error:
-                    self._note(f"{group}: {name}", error)
                     if error.errno == errno.EBUSY:
                         return False
+                    self._note(f"{group}: {name}", error)
         return True
 
     def _move_aside(self, home: str, base: str) -> bool:

@@ -256,7 +256,7 @@ class _Spool:
             before = _check_regular(self._target, os.fstat(fd)).st_size
             if request.mode is not None:
                 os.fchmod(fd, request.mode)
-            _reserve(fd, before, size)
+            reserve(fd, before, size)
             copy_bytes(self.fd, fd, 0)
             os.ftruncate(fd, size)
         finally:
@@ -287,7 +287,7 @@ def _append_bytes(source: int, target: int, before: int) -> None:
         raise
 
 
-def _reserve(fd: int, before: int, size: int) -> None:
+def reserve(fd: int, before: int, size: int) -> None:
     """Make room for ``size`` bytes, where the file system can; otherwise nothing changes."""
     try:
         if size > before:

@@ -1,5 +1,6 @@
 """The kernel's end of the event socket: whole frames both ways, from one process only."""
 
+import contextlib
 import fcntl
 import io
 import os
@@ -20,6 +21,7 @@ from headrace_guest.protocol import (
 )
 
 _read = os.read
+_fstat = os.fstat
 _getpid = os.getpid
 _ioctl = fcntl.ioctl
 _FIONREAD = termios.FIONREAD
@@ -57,14 +59,15 @@ class EventSocket:
     def is_intact(self) -> bool:
         """Say whether the descriptor is still the socket, and not closed or reused."""
         try:
-            status = os.fstat(self._fd)
+            status = _fstat(self._fd)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
 
     def disown(self) -> None:
         """Close the descriptor in a forked child, so that the host sees when the kernel ends."""
-        os.close(self._fd)
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
         self._fd = -1
 
     def has_input(self) -> bool:

@@ -6,6 +6,7 @@ and can take long; `describe_plainly` is what remains then and calls nothing of 
 
 import traceback
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,7 @@ Render = Callable[[BaseException], str]
 
 def describe(error: BaseException, render: Render) -> dict[str, Any]:
     """Make the fields of an error frame; ``render`` makes the traceback's text."""
-    hide_own_frames(error.__traceback__)
+    hide_own_frames(error)
     try:
         text = render(error)
     except Exception:  # noqa: BLE001 - IPython reads sources and calls methods of user code
@@ -72,15 +73,24 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:head]}{mark}{text[len(text) - tail :]}"[:limit]
 
 
-def hide_own_frames(tb: TracebackType | None) -> None:
-    """Cut the frames of this package off the end: users look for their own last line."""
-    last_foreign = None
-    while tb is not None:
-        if not tb.tb_frame.f_code.co_filename.startswith(_OURS):
-            last_foreign = tb
-        tb = tb.tb_next
-    if last_foreign is not None:
-        last_foreign.tb_next = None
+def hide_own_frames(error: BaseException) -> None:
+    """Take the frames of this package out of the traceback: users look for their own lines.
+
+    Of a function of ours that sets ``__tracebackhide__``, what it called is hidden as well.
+    """
+    kept = []
+    entry = error.__traceback__
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if not code.co_filename.startswith(_OURS):
+            kept.append(entry)
+        elif "__tracebackhide__" in code.co_varnames:
+            break
+        entry = entry.tb_next
+    for former, following in pairwise([*kept, None]):
+        if former.tb_next is not following:  # setting it walks the whole chain
+            former.tb_next = following
+    error.__traceback__ = kept[0] if kept else None
 
 
 def shorten_traceback(tb: TracebackType | None) -> tuple[TracebackType | None, int]:
@@ -124,7 +134,7 @@ def _describe_parts(
         budget[0] -= 1
         if budget[0] < 0:
             break
-        hide_own_frames(part.__traceback__)
+        hide_own_frames(part)
         message = _describe_one(part, format_without_shell(part))
         if isinstance(part, BaseExceptionGroup):
             message["parts"] = _describe_parts(part, budget)

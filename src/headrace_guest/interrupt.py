@@ -2,13 +2,13 @@
 
 The host interrupts with SIGINT. What the signal does depends on where the kernel is:
 
-    idle ──poll──▶ kept ──▶ open (user code runs) ──▶ closed ──▶ idle
-    ignored        raised   KeyboardInterrupt         ignored
-                   in open
+    closed ──input has come──▶ kept ──▶ open: user code runs ──▶ closed
+    ignored                    raised   raised at once
+                               in open
 
-An interrupt in ``idle`` while input waits to be read belongs to the code in that input, because
-the host wrote the code before it sent the signal. Handlers of user code for other signals run in
-``idle`` and ``open`` only: everywhere else they could tear a frame apart.
+An interrupt in ``closed`` while input waits to be read belongs to the code in that input, because
+the host writes the code before it sends the signal: it is raised in open, too. Handlers of user
+code for other signals run only in `wait` and in ``open``: elsewhere they could do harm.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed knows only its wrapper
@@ -35,14 +35,13 @@ _BLOCKABLE = frozenset(map(int, signal.valid_signals())) - {
 
 
 class _State(Enum):
-    IDLE = "idle"
+    CLOSED = "closed"
     KEPT = "kept"
     OPEN = "open"
-    CLOSED = "closed"
 
 
 # Looked up in the handler and around every execution; an enum's own lookup is slow.
-_IDLE, _KEPT, _OPEN, _CLOSED = _State
+_CLOSED, _KEPT, _OPEN = _State
 
 
 class Interrupts:
@@ -68,15 +67,16 @@ class Interrupts:
         _set_handler(_SIGINT, self._handler)
         _set_mask(_SETMASK, _BLOCKABLE)
 
-    def leave_to_python(self) -> None:
-        """Make a forked child take SIGINT as any Python program does."""
+    def become_ordinary(self) -> None:
+        """In a forked child, take SIGINT as any Python program does."""
         if _get_handler(_SIGINT) is self._handler:
             _set_handler(_SIGINT, signal.default_int_handler)
 
     def wait(self, for_input: Callable[[], object]) -> None:
-        """Be idle until ``for_input`` returns; an exception of a handler of user code comes out."""
-        self._is_pending = False
-        self._state = _IDLE
+        """Do nothing until ``for_input`` returns; an exception of a handler of user code comes out."""
+        if self._is_pending and not self._has_input():
+            self._is_pending = False  # what came with it was no code
+        self._state = _CLOSED
         try:
             _set_mask(_SETMASK, _NO_SIGNALS)
             for_input()
@@ -144,5 +144,5 @@ class Interrupts:
             raise KeyboardInterrupt
         if state is _KEPT:
             self._is_pending = True
-        elif state is _IDLE:
-            self._is_pending = self._is_pending or self._has_input()
+        elif self._has_input():
+            self._is_pending = True

@@ -225,11 +225,11 @@ def limit_bounding_set(keep: Iterable[int] = ()) -> None:
     """
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     kept = set(keep)
-    for cap in range(64):
-        if _libc.prctl(PR_CAPBSET_READ, cap, 0, 0, 0) < 0:
-            break
-        if cap not in kept:
-            prctl(PR_CAPBSET_DROP, cap)
+    cap = 0
+    while (is_in_set := _libc.prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0:
+        if is_in_set and cap not in kept:
+            _check(_libc.prctl(PR_CAPBSET_DROP, cap, 0, 0, 0), "prctl PR_CAPBSET_DROP")
+        cap += 1
 
 
 def bring_loopback_up() -> None:

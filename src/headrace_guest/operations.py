@@ -114,7 +114,7 @@ def _take_mode(message: Mapping[str, Any]) -> int | None:
     return None if message.get("mode") is None else take_number(message, "mode", 0, 0o7777)
 
 
-_ACTIONS = {
+ACTIONS = {
     "read": Action(_prepare_read, has_data=True, timeout=None),
     "write": Action(_prepare_write, has_data=True, timeout=None),
     "list": Action(_prepare_list, has_data=True),
@@ -143,9 +143,9 @@ def start_file_operation(
 ) -> "FileOperation":
     """Start what a request asks for; raises ProtocolError or OperationError."""
     name: str = take(message, "action", str)
-    action = _ACTIONS.get(name)
+    action = ACTIONS.get(name)
     if action is None:
-        raise ProtocolError(f"unknown action {name[:80]!r}, expected one of {', '.join(_ACTIONS)}")
+        raise ProtocolError(f"unknown action {name[:80]!r}, expected one of {', '.join(ACTIONS)}")
     work, user = action.prepare(message), take_user(message)
     timeout = _take_timeout(message, action.timeout)
     if len(fds) != int(action.has_data):

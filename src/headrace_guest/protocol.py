@@ -41,7 +41,7 @@ def encode_frame(message: Mapping[str, Any], maximum: int = MAX_HOST_FRAME) -> b
     The JSON is pure ASCII, so that lone surrogates survive the trip and are dealt with by the
     one who reads them.
     """
-    body = json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
+    body = _encode(message).encode("ascii")
     if len(body) > maximum:
         raise ProtocolError(f"a frame of {len(body)} bytes exceeds {maximum}")
     return HEADER.pack(len(body)) + body
@@ -77,7 +77,7 @@ class FrameReader:
 def decode_body(body: bytes) -> dict[str, Any]:
     """Read one frame's JSON object; raises ProtocolError for anything else."""
     try:
-        message = json.loads(body, parse_constant=_refuse_constant)
+        message = _decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a frame is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -87,6 +87,11 @@ def decode_body(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+# Bound once: user code in a kernel may replace the functions of the json module.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 # --- kernel to host -------------------------------------------------------------------------

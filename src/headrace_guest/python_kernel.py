@@ -34,6 +34,7 @@ from headrace_guest.surroundings import Surroundings
 _LEAST_RECURSION_LIMIT = 300
 
 _exit = os._exit
+_chdir = os.chdir
 
 
 def prepare() -> "WarmKernel":
@@ -177,7 +178,7 @@ class _Kernel:
         """Go to the context's directory, once it exists."""
         if self._directory is not None:
             try:
-                os.chdir(self._directory)
+                _chdir(self._directory)
             except OSError as error:
                 return error
             self._directory = None
@@ -376,8 +377,9 @@ class _Kernel:
     def _become_ordinary(self) -> None:
         """In a forked child: be a Python program that prints, and no kernel."""
         self._events.disown()
-        self._fence.forget_events()
-        self._interrupts.leave_to_python()
+        self._descriptors.become_ordinary()
+        self._fence.become_ordinary()
+        self._interrupts.become_ordinary()
 
 
 def _judge(error: BaseException | None, was_interrupted: bool) -> tuple[str, int | None]:
@@ -418,6 +420,7 @@ def _end_forked_child(error: BaseException | None) -> NoReturn:
 def _make_input(ask: Callable[[str, bool], str]) -> Callable[..., str]:
     def input(prompt: object = "", /) -> str:
         """Ask whoever started this execution for a line of text."""
+        __tracebackhide__ = True
         return ask(str(prompt), False)
 
     return input
@@ -426,6 +429,7 @@ def _make_input(ask: Callable[[str, bool], str]) -> Callable[..., str]:
 def _make_getpass(ask: Callable[[str, bool], str]) -> Callable[..., str]:
     def getpass(prompt: str = "Password: ", stream: object = None) -> str:
         """Ask whoever started this execution for a line that is not to be shown."""
+        __tracebackhide__ = True
         return ask(prompt, True)
 
     return getpass

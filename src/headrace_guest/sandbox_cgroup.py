@@ -1,7 +1,7 @@
 """The control groups of one sandbox: its limits, and freezing, killing and measuring it.
 
 A sandbox has one directory in each hierarchy that is used; `headrace_guest.cgroups` says which.
-Nothing here waits.
+Nothing here waits for a process.
 """
 
 import contextlib
@@ -150,7 +150,9 @@ class Cgroup:
     def add(self, pid: int) -> None:
         """Move a process, with all its threads, in; what it starts from now on is in, too.
 
-        Raises ProcessLookupError when there is no such process any more.
+        When no process of the machine was moved in the last 10 ms or so, the kernel waits for
+        an RCU grace period (5 to 20 ms, unless mounted with favordynmods), so this is best done
+        while the process sets itself up. Raises ProcessLookupError when it is gone.
         """
         if pid <= 1:
             raise ValueError(f"not the pid of a sandbox's process: {pid}")

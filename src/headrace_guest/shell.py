@@ -57,6 +57,8 @@ class KernelShell(interactiveshell.InteractiveShell):
     def run(self, code: str) -> BaseException | None:
         """Run a cell and give the exception that ended it, if any."""
         self.swallowed_interrupt = None
+        if "_oh" not in self.user_ns:  # user code has cleared its globals()
+            self.init_user_ns()
         result = self.run_cell(code, store_history=True)
         # A warning that IPython gives after SystemExit may itself be an error, if so configured.
         if isinstance(result.error_in_exec, SystemExit):
@@ -104,7 +106,7 @@ class KernelShell(interactiveshell.InteractiveShell):
         """Remember what ends the execution; write what does not (a broken repr) to stderr."""
         handled = sys.exc_info()[1]
         try:
-            _kind, value, tb = self._get_exc_info(exc_tuple)
+            _kind, value, _tb = self._get_exc_info(exc_tuple)
         except ValueError:
             sys.stderr.write("No traceback available to show.\n")
             return
@@ -114,7 +116,7 @@ class KernelShell(interactiveshell.InteractiveShell):
         if running_compiled_code or failed_before or self._is_outcome(value):
             return
         offset = self.InteractiveTB.tb_offset if tb_offset is None else tb_offset
-        hide_own_frames(tb)
+        hide_own_frames(value)
         sys.stderr.write(self.render(value, tb_offset=offset) + "\n")
 
     def showsyntaxerror(
@@ -172,6 +174,7 @@ class KernelShell(interactiveshell.InteractiveShell):
 
     def system(self, cmd: str) -> None:
         """Run ``!cmd`` with the real standard descriptors, so that its output is live."""
+        __tracebackhide__ = True
         command = self.var_expand(cmd, depth=1)
         if type(sys.stdout) is OutputStream:
             code = subprocess.call(command, shell=True, executable=_shell())  # noqa: S602 - `!`
@@ -188,6 +191,7 @@ class KernelShell(interactiveshell.InteractiveShell):
 
     def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> SList | LSString:
         """Run ``x = !cmd`` and give its output and error together."""
+        __tracebackhide__ = True
         command = self.var_expand(cmd, depth=depth + 1)
         completed = subprocess.run(  # noqa: S602 - `!` is there to run shell commands
             command,

@@ -13,6 +13,7 @@ import posixpath
 import select
 import signal
 import socket
+import struct
 import termios
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _ALL_SIGNALS = frozenset(signal.valid_signals())
 _SETTABLE_SIGNALS = sorted(_ALL_SIGNALS - {signal.SIGKILL, signal.SIGSTOP})
 _START_SECONDS = 10.0
 _MAX_WORDS = 65_536
+_INT = struct.Struct("i")
 
 _ERROR_CODES = {
     errno.ENOENT: "not_found",
@@ -207,6 +209,21 @@ def _offer_to_oom_killer() -> None:
             linux.write_file("/proc/self/oom_score_adj", "500")
         finally:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
+
+
+def receive(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes, list[int]]:
+    """Read what is there, with its descriptors, which are not inherited; never waits.
+
+    `socket.recv_fds` takes flags and does not pass them on.
+    """
+    flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_LEN(max_fds * _INT.size), flags)
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(content) // _INT.size * _INT.size
+            fds += [fd for (fd,) in _INT.iter_unpack(content[:whole])]
+    return data, fds
 
 
 def read_report(data: bytes) -> Mapping[str, Json]:
@@ -413,9 +430,8 @@ class Process:
 
     def _read_status(self) -> None:
         while self._status.fileno() >= 0:
-            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             try:
-                data, fds, _, _ = socket.recv_fds(self._status, MAX_STATUS, 2, flags)
+                data, fds = receive(self._status, MAX_STATUS, 2)
             except BlockingIOError:
                 return
             except OSError:

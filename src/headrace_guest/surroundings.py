@@ -5,7 +5,12 @@ from collections.abc import Mapping
 
 from headrace_guest.capture import move_high
 
-_environ = os.environ  # user code may bind the name to something else
+# Bound once: user code may bind the names to something else.
+_environ = os.environ
+_open = os.open
+_close = os.close
+_chdir = os.chdir
+_fchdir = os.fchdir
 
 
 class Surroundings:
@@ -25,7 +30,7 @@ class Surroundings:
             self._former[name] = former
         if self._directory is not None:
             self._former_directory = _open_current_directory()
-            os.chdir(self._directory)
+            _chdir(self._directory)
 
     def leave(self) -> None:
         """Put back what `enter` changed, also where the code has changed it since."""
@@ -40,18 +45,18 @@ class Surroundings:
 
 def _open_current_directory() -> int | None:
     try:
-        fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         return move_high(fd)
     finally:
-        os.close(fd)
+        _close(fd)
 
 
 def _return_to(fd: int) -> None:
     try:
-        os.fchdir(fd)
-        os.close(fd)
+        _fchdir(fd)
+        _close(fd)
     except OSError:
         return  # user code closed it, or may no longer enter the directory: stay where we are

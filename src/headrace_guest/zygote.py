@@ -259,6 +259,8 @@ class _KernelServer:
 
         self._kernel = python_kernel.prepare()
         self.facts: dict[str, object] = {"missing": list(self._kernel.missing)}
+        os.environ.clear()
+        os.environ.update(isolate.base_environment(boot.path_prefix))
 
     def pid_namespace(self, fds: list[int]) -> int | None:
         return fds[0]
@@ -274,8 +276,6 @@ class _KernelServer:
         _await_go(go)
         for fd in (agent, stdout, stderr):
             os.close(fd)
-        os.environ.clear()
-        os.environ.update(isolate.base_environment(self._boot.path_prefix))
         self._kernel.serve(socket.socket(fileno=events))
         os._exit(0)
 
