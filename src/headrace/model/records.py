@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from headrace.model.errors import HeadraceError
 from headrace.model.events import (
     ChangesDropped,
     CodeError,
@@ -39,8 +40,10 @@ from headrace.model.results import Json, Result
 
 E = TypeVar("E")
 
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
-class RecordError(ValueError):
+
+class RecordError(HeadraceError):
     """These bytes are not a record of this codec."""
 
 
@@ -66,7 +69,7 @@ class EventCodec(Generic[E]):
         else:
             raise RecordError(f"{type(event).__name__} is no event of the codec {self.name}")
         try:
-            return json.dumps(record, separators=(",", ":")).encode("ascii")
+            return _JSON.encode(record).encode("ascii")
         except (TypeError, ValueError, RecursionError) as error:
             raise RecordError(f"{type(event).__name__} is not JSON: {error}") from error
 
