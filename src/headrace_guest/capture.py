@@ -38,11 +38,12 @@ _FIONREAD = termios.FIONREAD
 _SIOCOUTQ = termios.TIOCOUTQ
 _NOTHING = bytes(4)
 
-# The bound of a wait is a count, not a clock, since user code may fake the clock: about 0.1 ms of
-# yielding (the host usually reads within 50 microseconds), then sleeps up to about 5 ms.
-_YIELDS = 60
-_SLEEPS = 27
-_SLEEP_SECONDS = 0.0001
+# How to wait, attempt by attempt; a count bounds it, since user code may fake the clock. The host
+# usually reads within 50 microseconds. On a busy machine it may take it long to get its turn, so
+# the wait is then up to 0.1 s; a host that does not read at all gets 5 ms each time after that.
+_YIELDS = [0.0] * 60
+_BRIEF = _YIELDS + [0.0001] * 27
+_PATIENT = _BRIEF + [0.001] * 90
 
 _HIGH_DESCRIPTOR = 200
 
@@ -59,7 +60,7 @@ def move_high(fd: int) -> int:
 
 
 class Fence:
-    """Waits, at most about 5 ms each time, until the host has read the other channels.
+    """Waits, within a bound, until the host has read the other channels.
 
     The descriptors are the fence's own duplicates of the pipes' write ends and the event socket.
     ``has_sent`` is set by whoever sends an event; while it is unset the socket is not asked.
@@ -70,6 +71,7 @@ class Fence:
         self._stderr = (stderr, _FIONREAD)
         self._events = (events, _SIOCOUTQ)
         self.has_sent = False
+        self._is_stalled = False
 
     def before_stdout(self) -> None:
         """Let what was written to stderr and sent as events arrive first."""
@@ -98,15 +100,17 @@ class Fence:
         self.has_sent = False
 
     def _wait(self, *channels: tuple[int, int]) -> None:
-        for attempt in range(_YIELDS + _SLEEPS):
+        for seconds in _BRIEF if self._is_stalled else _PATIENT:
             if not any(_is_pending(*channel) for channel in channels):
                 if self._events in channels:
                     self.has_sent = False
+                self._is_stalled = False
                 return
-            if attempt < _YIELDS:
-                _yield()
+            if seconds:
+                sleep(seconds)
             else:
-                sleep(_SLEEP_SECONDS)
+                _yield()
+        self._is_stalled = True
 
 
 def _is_pending(fd: int, request: int) -> bool:

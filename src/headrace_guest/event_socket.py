@@ -5,13 +5,14 @@ import fcntl
 import io
 import os
 import select
+import signal
 import termios
 import threading
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from headrace_guest.capture import Fence
+from headrace_guest.capture import Fence, move_high
 from headrace_guest.protocol import (
     MAX_GUEST_FRAME,
     MAX_HOST_FRAME,
@@ -25,6 +26,7 @@ _fstat = os.fstat
 _getpid = os.getpid
 _ioctl = fcntl.ioctl
 _FIONREAD = termios.FIONREAD
+_set_wakeup = signal.set_wakeup_fd
 _NOTHING = bytes(4)
 _CHUNK = 64 * 1024
 
@@ -47,6 +49,12 @@ class EventSocket:
         self._frames: deque[dict[str, Any]] = deque()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        # A signal that comes just before poll() would not wake it; Python's C handler writes here.
+        wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_reader, self._wake_writer = map(move_high, wakes)
+        for low in wakes:
+            os.close(low)
+        self._poll.register(self._wake_reader, select.POLLIN)
         self._unfinished: io.BufferedWriter[io.FileIO] | None = None
         self.lock = threading.RLock()
 
@@ -66,8 +74,9 @@ class EventSocket:
 
     def disown(self) -> None:
         """Close the descriptor in a forked child, so that the host sees when the kernel ends."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        for fd in (self._fd, self._wake_reader, self._wake_writer):
+            with contextlib.suppress(OSError):
+                os.close(fd)
         self._fd = -1
 
     def has_input(self) -> bool:
@@ -80,9 +89,24 @@ class EventSocket:
             return True  # reading will tell
 
     def wait(self) -> None:
-        """Wait until there is a frame to take or bytes (or the end) to read."""
-        if not self._frames:
-            self._poll.poll()
+        """Wait until there is a frame to take or bytes (or the end) to read.
+
+        Only for the main thread. Handlers of signals run at once, and may raise.
+        """
+        former = _set_wakeup(self._wake_writer, warn_on_full_buffer=False)
+        try:
+            while not self._frames and not self._poll_once():
+                pass
+        finally:
+            with contextlib.suppress(ValueError, OSError):  # user code closed its own
+                _set_wakeup(former)
+
+    def _poll_once(self) -> bool:
+        for fd, _event in self._poll.poll():
+            if fd == self._fd:
+                return True
+            _read(self._wake_reader, _CHUNK)
+        return False
 
     def receive(self) -> dict[str, Any] | None:
         """Take a frame if a whole one is there; raises EOFError when the host has closed."""

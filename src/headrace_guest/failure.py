@@ -87,9 +87,11 @@ def hide_own_frames(error: BaseException) -> None:
         elif "__tracebackhide__" in code.co_varnames:
             break
         entry = entry.tb_next
-    for former, following in pairwise([*kept, None]):
+    for former, following in pairwise(kept):
         if former.tb_next is not following:  # setting it walks the whole chain
             former.tb_next = following
+    if kept:
+        kept[-1].tb_next = None
     error.__traceback__ = kept[0] if kept else None
 
 
@@ -115,7 +117,7 @@ def _describe_one(error: BaseException, text: str) -> dict[str, Any]:
     return {
         "name": str(type(error).__name__)[:_MAX_NAME],
         "value": shorten(_value_of(error), MAX_TEXT),
-        "traceback": shorten(text, MAX_TEXT),
+        "traceback": shorten(text.rstrip("\n"), MAX_TEXT),
     }
 
 

@@ -9,6 +9,10 @@ The host interrupts with SIGINT. What the signal does depends on where the kerne
 An interrupt in ``closed`` while input waits to be read belongs to the code in that input, because
 the host writes the code before it sends the signal: it is raised in open, too. Handlers of user
 code for other signals run only in `wait` and in ``open``: elsewhere they could do harm.
+
+A signal that comes in the microsecond between Python's last look and a blocking system call wakes
+nothing, so the host may have to send an interrupt again. What follows shortly after one that was
+raised is taken for such a repetition, so that it does not hit the code's own cleaning up.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed knows only its wrapper
@@ -16,6 +20,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from time import monotonic
 from types import FrameType
 
 # The functions of `signal` turn every number into an enum, which costs more than the call.
@@ -24,10 +29,13 @@ _get_handler = _signal.getsignal
 _set_handler = _signal.signal
 
 _SIGINT = int(signal.SIGINT)
+_REPEAT_SECONDS = 0.5
+_NEVER = float("-inf")
 _SETMASK = int(signal.SIG_SETMASK)
 _NO_SIGNALS: frozenset[int] = frozenset()
+_SIGNALS = frozenset(map(int, signal.valid_signals()))
 # Blocking a fault would only hide its place; SIGINT has its own states.
-_BLOCKABLE = frozenset(map(int, signal.valid_signals())) - {
+_BLOCKABLE = _SIGNALS - {
     _SIGINT,
     *map(int, (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS)),
     *map(int, (signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)),
@@ -56,12 +64,14 @@ class Interrupts:
         self._state = _CLOSED
         self._is_pending = False
         self._handler = self._on_signal
+        self._clock = monotonic  # not by its global name, which libraries that fake time replace
+        self._raised_at = _NEVER
         self.was_interrupted = False
 
     def install(self) -> None:
         """Take SIGINT over and give every signal that the fork server handled its default."""
         signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals():
+        for number in _SIGNALS:
             if callable(_get_handler(number)):
                 _set_handler(number, _signal.SIG_DFL)
         _set_handler(_SIGINT, self._handler)
@@ -73,7 +83,7 @@ class Interrupts:
             _set_handler(_SIGINT, signal.default_int_handler)
 
     def wait(self, for_input: Callable[[], object]) -> None:
-        """Do nothing until ``for_input`` returns; an exception of a handler of user code comes out."""
+        """Do nothing until ``for_input`` returns; what a handler of user code raises comes out."""
         if self._is_pending and not self._has_input():
             self._is_pending = False  # what came with it was no code
         self._state = _CLOSED
@@ -87,6 +97,7 @@ class Interrupts:
     def expect(self) -> None:
         """Begin an execution: an interrupt from now on is for it."""
         self.was_interrupted = False
+        self._raised_at = _NEVER
 
     def forget(self) -> None:
         """Drop an interrupt that was meant for an earlier execution."""
@@ -123,6 +134,12 @@ class Interrupts:
     def _raise_pending(self) -> None:
         if self._is_pending:
             self._is_pending = False
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        now = self._clock()
+        if now - self._raised_at > _REPEAT_SECONDS:
+            self._raised_at = now
             self.was_interrupted = True
             raise KeyboardInterrupt
 
@@ -138,11 +155,7 @@ class Interrupts:
             return
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        state = self._state
-        if state is _OPEN:
-            self.was_interrupted = True
-            raise KeyboardInterrupt
-        if state is _KEPT:
-            self._is_pending = True
-        elif self._has_input():
+        if self._state is _OPEN:
+            self._interrupt()
+        elif self._state is _KEPT or self._has_input():
             self._is_pending = True

@@ -10,7 +10,6 @@ import contextlib
 import faulthandler
 import getpass
 import os
-import random
 import socket
 import sys
 import threading
@@ -26,7 +25,9 @@ from headrace_guest import capture, failure, warm
 from headrace_guest.display import make_bundle
 from headrace_guest.event_socket import EventSocket
 from headrace_guest.interrupt import Interrupts
+from headrace_guest.outcome import end_forked_child, judge, print_exit_message
 from headrace_guest.protocol import MAX_TEXT, ProtocolError
+from headrace_guest.randomness import reseed
 from headrace_guest.shell import KernelShell
 from headrace_guest.surroundings import Surroundings
 
@@ -47,15 +48,19 @@ def prepare() -> "WarmKernel":
     threads = warm.count_threads()
     if threads != 1:
         raise RuntimeError(f"{threads} threads after the warm-up, a fork server must have one")
-    return WarmKernel(shell, missing)
+    return WarmKernel(shell, missing, os.getpid())
 
 
 @dataclass(frozen=True)
 class WarmKernel:
-    """A warm shell, ready to be forked. ``missing`` names libraries that are not installed."""
+    """A warm shell, ready to be forked by ``process``, the fork server.
+
+    ``missing`` names libraries that are not installed.
+    """
 
     shell: KernelShell
     missing: tuple[str, ...]
+    process: int
 
     def serve(self, events: socket.socket) -> NoReturn:
         """Be a kernel: run what the host sends until it closes the socket; never returns.
@@ -65,7 +70,7 @@ class WarmKernel:
         """
         code = 1
         try:
-            reseed()
+            reseed(self.process)
             _Kernel(self.shell, events).run()
             code = 0
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -74,23 +79,6 @@ class WarmKernel:
             os.write(2, traceback.format_exc().encode("utf-8", "replace"))
         finally:
             _exit(code)
-
-
-def reseed() -> None:
-    """Make random numbers differ between kernels forked from one process."""
-    random.seed()
-    if numpy_random := sys.modules.get("numpy.random"):
-        # The state of the legacy generator is 624 random words, and reading them is ten times
-        # faster than numpy's own way to make them from a seed.
-        words = sys.modules["numpy"].frombuffer(os.urandom(624 * 4), "uint32")
-        numpy_random.set_state(("MT19937", words, 624))
-    if ssl := sys.modules.get("ssl"):
-        # OpenSSL tells a fork from its process id, which parent and child may have in common.
-        ssl.RAND_add(os.urandom(32), 32.0)
-    if tempfile := sys.modules.get("tempfile"):
-        vars(tempfile).update(_name_sequence=None, tempdir=None)
-    if process := sys.modules.get("multiprocessing.process"):
-        process.current_process().authkey = os.urandom(32)
 
 
 @dataclass(frozen=True)
@@ -224,14 +212,14 @@ class _Kernel:
                 ended[0] = self._shell.run(code)
             finally:
                 self._flush()
-            _print_exit_message(ended[0])
+            print_exit_message(ended[0])
 
         escaped = self._interrupts.run(run)
         sys.settrace(None)
         sys.setprofile(None)
         error = ended[0] if escaped is None else escaped
         if not self._events.is_mine:
-            _end_forked_child(error)
+            end_forked_child(error)
         return error
 
     def _describe(self, error: BaseException) -> dict[str, Any]:
@@ -250,7 +238,7 @@ class _Kernel:
         """Send the error, wait until all output was read, and send the end."""
         if not self._events.is_intact:
             _exit(1)  # user code closed the socket; the host sees that it is gone
-        status, exit_code = _judge(error, self._interrupts.was_interrupted)
+        status, exit_code = judge(error, self._interrupts.was_interrupted)
         with self._events.lock:
             self._execution = None
             if message is not None:
@@ -380,41 +368,6 @@ class _Kernel:
         self._descriptors.become_ordinary()
         self._fence.become_ordinary()
         self._interrupts.become_ordinary()
-
-
-def _judge(error: BaseException | None, was_interrupted: bool) -> tuple[str, int | None]:
-    """Give status and exit code of an execution that ended this way."""
-    if error is None:
-        return "ok", None
-    if isinstance(error, SystemExit):
-        code = _exit_code(error)
-        return ("ok" if error.code is None or error.code == 0 else "error"), code
-    if isinstance(error, KeyboardInterrupt) and was_interrupted:
-        return "interrupted", None
-    return "error", None
-
-
-def _exit_code(error: SystemExit) -> int:
-    """Give the code that the process would have ended with."""
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
-
-
-def _print_exit_message(error: BaseException | None) -> None:
-    if isinstance(error, SystemExit) and not isinstance(error.code, int | None):
-        sys.stderr.write(f"{error.code}\n")
-
-
-def _end_forked_child(error: BaseException | None) -> NoReturn:
-    """End a child that user code forked and that came back out of the user's code."""
-    code = 0
-    if isinstance(error, SystemExit):
-        code = _exit_code(error)
-    elif error is not None:
-        code = 1
-        traceback.print_exception(error)
-    _exit(code)
 
 
 def _make_input(ask: Callable[[str, bool], str]) -> Callable[..., str]:

@@ -48,7 +48,8 @@ class KernelShell(interactiveshell.InteractiveShell):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - traitlets
         self.show = _drop
-        self.swallowed_interrupt: KeyboardInterrupt | None = None
+        self._depth = 0
+        self._swallowed: BaseException | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
         super().__init__(**kwargs)
 
@@ -56,15 +57,24 @@ class KernelShell(interactiveshell.InteractiveShell):
 
     def run(self, code: str) -> BaseException | None:
         """Run a cell and give the exception that ended it, if any."""
-        self.swallowed_interrupt = None
+        self._depth = 0
+        self._swallowed = None
         if "_oh" not in self.user_ns:  # user code has cleared its globals()
             self.init_user_ns()
-        result = self.run_cell(code, store_history=True)
-        # A warning that IPython gives after SystemExit may itself be an error, if so configured.
-        if isinstance(result.error_in_exec, SystemExit):
-            return result.error_in_exec
-        errors = (result.error_before_exec, result.error_in_exec, self.swallowed_interrupt)
-        return next((error for error in errors if error is not None), None)
+        error = _error_of(self.run_cell(code, store_history=True))
+        return self._swallowed if error is None else error
+
+    def run_cell(self, *args: Any, **options: Any) -> interactiveshell.ExecutionResult:  # noqa: ANN401 - IPython
+        """Run a cell; the error of one inside another (``%%capture``) is not to get lost."""
+        self._depth += 1
+        try:
+            result: interactiveshell.ExecutionResult = super().run_cell(*args, **options)
+        finally:
+            self._depth -= 1
+        if self._depth > 0:
+            error = _error_of(result)
+            self._swallowed = self._swallowed if error is None else error
+        return result
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - IPython
         """Run a cell with top-level ``await``; an interrupt cancels it."""
@@ -111,7 +121,7 @@ class KernelShell(interactiveshell.InteractiveShell):
             sys.stderr.write("No traceback available to show.\n")
             return
         if isinstance(value, KeyboardInterrupt):
-            self.swallowed_interrupt = value
+            self._swallowed = value
         failed_before = exc_tuple is not None and handled is None  # a transformer of the source
         if running_compiled_code or failed_before or self._is_outcome(value):
             return
@@ -216,6 +226,18 @@ class KernelShell(interactiveshell.InteractiveShell):
         text = BoundedTextFormatter(parent=formatter)
         formatter.formatters[text.format_type] = text
 
+    def init_user_ns(self) -> None:
+        """Keep what every module has, and multiprocessing asks ``__main__`` for, over a reset."""
+        super().init_user_ns()
+        for name in ("__doc__", "__loader__", "__package__", "__spec__"):
+            self.user_ns.setdefault(name, None)
+
+    def enable_matplotlib(self, gui: str | None = None) -> tuple[str | None, str]:
+        """Choose a backend, but let ``%run`` be: the base class makes it show an empty figure."""
+        chosen: tuple[str | None, str] = super().enable_matplotlib(gui)
+        self.magics_manager.registry["ExecutionMagics"].default_runner = None
+        return chosen
+
     def enable_gui(self, gui: str | None = None) -> None:
         """Accept that there is no screen; only the inline backend shows anything."""
         if gui not in (None, "inline", "agg"):
@@ -235,6 +257,13 @@ def make_shell() -> KernelShell:
     shell.exiter = Exit(shell)
     shell.init_user_ns()
     return shell
+
+
+def _error_of(result: interactiveshell.ExecutionResult) -> BaseException | None:
+    # A warning that IPython gives after SystemExit may itself be an error, if so configured.
+    if isinstance(result.error_in_exec, SystemExit) or result.error_before_exec is None:
+        return result.error_in_exec
+    return result.error_before_exec
 
 
 def _drop(

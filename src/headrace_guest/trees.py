@@ -42,25 +42,26 @@ def _refuse_special(path: bytes) -> None:
         raise OperationError("invalid", f"{show(path)} cannot be moved or removed")
 
 
-def _remove(path: bytes, status: os.stat_result, *, recursive: bool) -> None:
+def _remove(path: bytes, status: os.stat_result, *, recursive: bool, unlocks: bool = False) -> None:
+    """Remove what ``status`` says is there; ``unlocks`` makes directories writable first."""
     try:
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(path)
             return
         if recursive:
-            _empty(path)
+            _empty(path, unlocks=unlocks)
         os.rmdir(path)
     except OSError as error:
         raise operation_error(error, show(path)) from error
 
 
-def _empty(path: bytes) -> None:
+def _empty(path: bytes, *, unlocks: bool) -> None:
     """Remove what is in a directory; the working directory is the same afterwards."""
     home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     trail: list[bytes] = []
     try:
-        _descend(path)
-        _empty_here(trail)
+        _descend(path, unlocks=unlocks)
+        _empty_here(trail, unlocks=unlocks)
     except OSError as error:
         where = b"/".join([path, *trail])
         raise operation_error(error, show(where[:4096])) from error
@@ -69,7 +70,7 @@ def _empty(path: bytes) -> None:
         os.close(home)
 
 
-def _empty_here(trail: list[bytes]) -> None:
+def _empty_here(trail: list[bytes], *, unlocks: bool) -> None:
     """Remove everything in the working directory; ``trail`` is where below it we are."""
     above: list[tuple[int, int]] = []
     while True:
@@ -77,7 +78,7 @@ def _empty_here(trail: list[bytes]) -> None:
         if name is not None:
             above.append(_identity())
             trail.append(name)
-            _descend(name)
+            _descend(name, unlocks=unlocks)
         elif above:
             os.chdir(b"..")
             if _identity() != above.pop():
@@ -117,9 +118,12 @@ def _remove_directory(name: bytes) -> bool:
     return True
 
 
-def _descend(name: bytes) -> None:
+def _descend(name: bytes, *, unlocks: bool) -> None:
     fd = os.open(name, _DIRECTORY)
     try:
+        if unlocks:
+            with contextlib.suppress(PermissionError):
+                os.fchmod(fd, 0o700)
         os.fchdir(fd)
     finally:
         os.close(fd)
@@ -179,9 +183,9 @@ def _move_across(source: bytes, destination: bytes, status: os.stat_result) -> N
         os.rename(temporary, destination)
     except (Exception, Stopped):
         with contextlib.suppress(OSError, OperationError):
-            _remove(temporary, os.lstat(temporary), recursive=True)
+            _remove(temporary, os.lstat(temporary), recursive=True, unlocks=True)
         raise
-    _remove(source, status, recursive=True)
+    _remove(source, status, recursive=True, unlocks=True)
 
 
 def _copy_tree(source: bytes, target: bytes, status: os.stat_result) -> None:

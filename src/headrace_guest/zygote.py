@@ -87,7 +87,8 @@ def main(control_fd: int) -> None:
         kernel_server = _KernelServer(boot, program)
         facts = kernel_server.facts
         server = kernel_server
-    _serve(control, server, facts, boot)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _serve(control, server, facts, boot)
 
 
 def _serve(

@@ -1,0 +1,133 @@
+"""The contexts of one sandbox, by their ids and by the language whose default they are."""
+
+from collections.abc import Callable, Mapping
+
+import anyio
+from anyio.abc import TaskGroup
+
+from headrace.engine.context import Context, ContextSettings
+from headrace.engine.kernel import KernelStarter
+from headrace.engine.launcher import ExitNotice
+from headrace.model.errors import (
+    ContextNotFoundError,
+    InvalidRequestError,
+    LanguageUnavailableError,
+    QuotaError,
+)
+from headrace.model.ids import ContextId
+from headrace.model.specs import ContextSpec, ExecutionRequest, Language
+
+MAX_CONTEXTS = 32
+
+
+class Contexts:
+    """Makes, finds and ends contexts; each runs as one task of the sandbox's task group."""
+
+    def __init__(
+        self,
+        starters: Mapping[Language, KernelStarter],
+        settings: ContextSettings,
+        make_id: Callable[[], ContextId],
+        sandbox_env: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._starters = starters
+        self._settings = settings
+        self._make_id = make_id
+        self._sandbox_env = sandbox_env
+        self._contexts: dict[ContextId, Context] = {}
+        self._defaults: dict[Language, ContextId] = {}
+        self._tasks: TaskGroup | None = None
+
+    def begin(self, tasks: TaskGroup) -> None:
+        """Take the task group in which contexts run."""
+        self._tasks = tasks
+
+    def list(self) -> list[Context]:
+        """Give all of them, in the order of their making."""
+        return list(self._contexts.values())
+
+    def find(self, context_id: str) -> Context:
+        """Give the context of that id; raises ContextNotFoundError."""
+        context = self._contexts.get(ContextId(context_id))
+        if context is None:
+            raise ContextNotFoundError(
+                f"there is no context {context_id!r} in this sandbox", context=context_id
+            )
+        return context
+
+    def default(self, language: Language) -> Context:
+        """Give the context that runs code of that language that names none."""
+        known = self._contexts.get(self._defaults.get(language, ContextId("")))
+        if known is not None:
+            return known
+        context = self.add(ContextSpec(language))
+        self._defaults[language] = context.id
+        return context
+
+    def choose(self, request: ExecutionRequest) -> Context:
+        """Give the context that a request is for."""
+        if request.context_id is None:
+            return self.default(request.language or Language.PYTHON)
+        context = self.find(request.context_id)
+        if request.language not in (None, context.language):
+            raise InvalidRequestError(
+                f"the context {context.id} runs {context.language}, not {request.language}",
+                context=context.id,
+            )
+        return context
+
+    def check_language(self, language: Language) -> KernelStarter:
+        """Give the starter of a language's kernels; raises LanguageUnavailableError."""
+        starter = self._starters.get(language)
+        if starter is None:
+            raise LanguageUnavailableError(
+                f"{language} is not available in this version; "
+                f"available: {', '.join(sorted(self._starters))}",
+                language=language,
+            )
+        return starter
+
+    def add(self, spec: ContextSpec) -> Context:
+        """Make a context; its first kernel is being started when this returns."""
+        starter = self.check_language(spec.language)
+        if len(self._contexts) >= MAX_CONTEXTS:
+            raise QuotaError(f"a sandbox has at most {MAX_CONTEXTS} contexts")
+        if self._tasks is None:
+            raise AssertionError("contexts need a task group to run in")
+        context = Context(self._make_id(), spec, starter, self._settings, self._sandbox_env)
+        self._contexts[context.id] = context
+        self._tasks.start_soon(context.run)
+        return context
+
+    async def remove(self, context_id: str) -> None:
+        """End a context; what it runs, and what waits, ends as killed."""
+        context = self.find(context_id)
+        with anyio.CancelScope(shield=True):
+            await context.remove("the context was removed")
+        self._contexts.pop(context.id, None)
+
+    def kernel_exited(self, notice: ExitNotice) -> None:
+        """Pass the launcher's word on to whom it concerns."""
+        for context in self._contexts.values():
+            context.kernel_exited(notice)
+
+    def check_pausable(self) -> None:
+        """Raise WrongStateError while a kernel is being started or stopped."""
+        for context in self._contexts.values():
+            context.check_pausable()
+
+    def pause(self) -> None:
+        """Stop the clocks of what runs."""
+        for context in self._contexts.values():
+            context.pause()
+
+    def resume(self) -> None:
+        """Let the clocks go on."""
+        for context in self._contexts.values():
+            context.resume()
+
+    async def aclose(self, detail: str) -> None:
+        """End all executions as killed; the tasks of the contexts must have ended."""
+        async with anyio.create_task_group() as tasks:
+            for context in self._contexts.values():
+                tasks.start_soon(context.aclose, detail)

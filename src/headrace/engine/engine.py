@@ -1,0 +1,272 @@
+"""The engine: the front door to all sandboxes of this node."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from headrace.engine.config import EngineConfig, IsolationReport
+from headrace.engine.event_log import EventLog, LogStore, Retention
+from headrace.engine.expiry import Clock, Reaper, SystemClock
+from headrace.engine.launcher import Launcher, LauncherLink, LauncherProcess
+from headrace.engine.pool import Pool
+from headrace.engine.sandbox import Sandbox, SandboxServices
+from headrace.engine.store import RecentSandboxes, SandboxRecord, Store
+from headrace.engine.templates import Templates
+from headrace.model import ids
+from headrace.model.errors import (
+    ExecutionNotFoundError,
+    HeadraceError,
+    QuotaError,
+    SandboxNotFoundError,
+    UnavailableError,
+)
+from headrace.model.ids import SandboxId
+from headrace.model.specs import DEFAULT_TEMPLATE, SandboxSpec
+
+_TURN_TIMEOUT = 120.0
+_CLOSE_TIMEOUT = 45.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """All sandboxes of this node. Open it with `Engine.open`, which also closes it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        launcher: Launcher,
+        report: IsolationReport,
+        logs: LogStore,
+        tasks: TaskGroup,
+        clock: Clock,
+        store: Store,
+    ) -> None:
+        self.config = config
+        self.report = report
+        self.node = config.node or ids.make_node(secrets.token_bytes(ids.NODE_LENGTH))
+        self._logs = logs
+        self._tasks = tasks
+        self._clock = clock
+        self._store = store
+        self._templates = Templates(config.template_aliases)
+        self._services = SandboxServices(
+            config, launcher, logs, report, clock, self._forget, self._note_deadline
+        )
+        self._all: dict[SandboxId, Sandbox] = {}
+        self._taken: dict[SandboxId, Sandbox] = {}
+        self._creating = anyio.Semaphore(config.max_creating)
+        self._pool = Pool(config.pool_size, DEFAULT_TEMPLATE, self._make_ready, self._has_room)
+        self._reaper: Reaper[Sandbox] = Reaper(clock, self._expire, self._housekeep)
+        self._is_closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        config: EngineConfig,
+        *,
+        link: LauncherLink | None = None,
+        clock: Clock | None = None,
+        store: Store | None = None,
+    ) -> AsyncIterator["Engine"]:
+        """Start a launcher and everything else; at the end nothing of it is left.
+
+        Raises LaunchError if the launcher does not come up, IsolationError if it enforces less
+        than ``config.require`` asks.
+        """
+        clock = clock or SystemClock()
+        launcher = Launcher(link or LauncherProcess.start(config), timeout=config.verb_timeout)
+        failure: Exception | None = None
+        try:
+            if config.on_launched is not None:
+                config.on_launched()
+            report = await launcher.await_report(config.launcher_start_timeout)
+            report.check(config.require)
+            retention = Retention(seconds=config.log_retention, bytes=config.log_bytes)
+            async with (
+                LogStore(
+                    config.log_runtime_dir,
+                    config.log_state_dir,
+                    clock=clock.now,
+                    retention=retention,
+                ) as logs,
+                anyio.create_task_group() as tasks,
+            ):
+                engine = cls(
+                    config, launcher, report, logs, tasks, clock, store or RecentSandboxes()
+                )
+                engine._begin(launcher)
+                try:
+                    yield engine
+                except Exception as error:  # noqa: BLE001 - raised below, not in a group of one
+                    failure = error
+                finally:
+                    await engine._close()
+                    tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await launcher.aclose()
+        if failure is not None:
+            raise failure
+
+    # --- sandboxes ----------------------------------------------------------------------------
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Give a new sandbox.
+
+        Raises TemplateNotFoundError, QuotaError if there are too many, LaunchError if it cannot
+        be built, UnavailableError if the engine is closing or overloaded.
+        """
+        template = self._templates.find(spec.template)
+        self._check_open()
+        sandbox = self._pool.take(template.name, spec.limits)
+        if sandbox is None:
+            await self._make_room()
+            sandbox = await self._make(spec)
+        self._taken[sandbox.id] = sandbox
+        sandbox.adopt(spec)
+        self._remember(sandbox)
+        return sandbox
+
+    def find(self, sandbox_id: str) -> Sandbox:
+        """Give the sandbox of that id; raises SandboxNotFoundError, which says how it ended."""
+        sandbox = self._taken.get(SandboxId(sandbox_id))
+        if sandbox is not None:
+            return sandbox
+        record = self._store.find(SandboxId(sandbox_id))
+        why = f": {record.end_detail}" if record is not None and record.end_detail else ""
+        raise SandboxNotFoundError(f"there is no sandbox {sandbox_id!r}{why}", sandbox=sandbox_id)
+
+    def list(self) -> list[Sandbox]:
+        """Give all sandboxes that were created and live, the oldest first."""
+        return list(self._taken.values())
+
+    async def kill(self, sandbox_id: str) -> None:
+        """End a sandbox; returns when nothing of it is left."""
+        await self.find(sandbox_id).kill()
+
+    def find_log(self, log_id: str) -> EventLog[Any]:
+        """Give the log of an execution, a process or a watch, also of a sandbox that is gone.
+
+        Raises ExecutionNotFoundError if there never was one or its retention is over.
+        """
+        log = self._logs.find(log_id)
+        if log is None:
+            raise ExecutionNotFoundError(f"there is no log of {log_id!r}", id=log_id)
+        return log
+
+    # --- making -------------------------------------------------------------------------------
+
+    async def _make(self, spec: SandboxSpec) -> Sandbox:
+        raw = secrets.token_bytes(ids.SANDBOX_LENGTH)
+        sandbox = Sandbox(ids.make_sandbox_id(self.node, raw), spec, self._services)
+        self._all[sandbox.id] = sandbox
+        try:
+            try:
+                with anyio.fail_after(_TURN_TIMEOUT):
+                    await self._creating.acquire()
+            except TimeoutError as error:
+                raise UnavailableError(
+                    f"too many sandboxes are being made; waited for {_TURN_TIMEOUT:g} s"
+                ) from error
+            try:
+                self._check_open()
+                await self._tasks.start(sandbox.run)
+            finally:
+                self._creating.release()
+        except BaseException:
+            self._all.pop(sandbox.id, None)
+            raise
+        return sandbox
+
+    async def _make_ready(self) -> Sandbox:
+        sandbox = await self._make(SandboxSpec())
+        try:
+            await sandbox.await_ready()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await sandbox.kill("it did not become ready for the pool")
+            raise
+        return sandbox
+
+    def _has_room(self) -> bool:
+        return len(self._all) < self.config.max_sandboxes and not self._is_closing
+
+    async def _make_room(self) -> None:
+        """Let a ready sandbox that nobody took go, if there are too many; or refuse."""
+        if self._has_room():
+            return
+        spare = self._pool.give_up()
+        if spare is None:
+            raise QuotaError(f"there are {self.config.max_sandboxes} sandboxes, the most allowed")
+        await spare.kill("its place was needed")
+
+    def _check_open(self) -> None:
+        if self._is_closing:
+            raise UnavailableError("the engine is closing")
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def _begin(self, launcher: Launcher) -> None:
+        self._tasks.start_soon(launcher.run)
+        self._tasks.start_soon(self._reaper.run)
+        if self.config.pool_size:
+            self._tasks.start_soon(self._pool.run)
+
+    async def _close(self) -> None:
+        """End all sandboxes at once, within a bound."""
+        self._is_closing = True
+        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for sandbox in list(self._all.values()):
+                    tasks.start_soon(self._kill_quietly, sandbox, "the engine was closed")
+
+    async def _kill_quietly(self, sandbox: Sandbox, detail: str) -> None:
+        try:
+            await sandbox.kill(detail)
+        except HeadraceError as error:
+            _logger.warning("sandbox not ended: %s", error.message)
+
+    def _forget(self, sandbox: Sandbox) -> None:
+        self._all.pop(sandbox.id, None)
+        self._reaper.forget(sandbox)
+        if self._taken.pop(sandbox.id, None) is not None:
+            self._remember(sandbox)
+        self._pool.discard(sandbox)
+        self._pool.refill()
+
+    def _remember(self, sandbox: Sandbox) -> None:
+        record = SandboxRecord(
+            sandbox.id,
+            sandbox.spec.template,
+            sandbox.spec.metadata,
+            sandbox.created_at,
+            ended_at=None if sandbox.is_alive else self._clock.now(),
+            end_detail=sandbox.end_detail,
+        )
+        self._store.save(record)
+
+    def _note_deadline(self, sandbox: Sandbox) -> None:
+        if sandbox.id in self._taken:
+            self._reaper.watch(sandbox)
+
+    def _expire(self, sandbox: Sandbox) -> None:
+        self._tasks.start_soon(self._expire_quietly, sandbox)
+
+    async def _expire_quietly(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.expire()
+        except HeadraceError as error:
+            _logger.warning("sandbox not ended: %s", error.message)
+
+    async def _housekeep(self) -> None:
+        try:
+            await self._logs.expire(self._clock.now())
+        except OSError:
+            _logger.exception("old logs could not be deleted")
