@@ -1,0 +1,139 @@
+"""Files are read and written inside, by the sandbox's own user."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from headrace.engine.sandbox import Sandbox
+from headrace.model.errors import HeadraceError, InvalidRequestError, NotFoundError
+from headrace.model.events import FileChanged, FileChange, WatchStarted
+from headrace.model.files import FileType
+from headrace.model.specs import MIB
+from tests.support.running import run_process, run_python
+
+
+async def test_what_is_written_is_read(sandbox: Sandbox) -> None:
+    await sandbox.files.write("notes.txt", "häuser\n".encode())
+    assert await sandbox.files.read_bytes("/home/user/notes.txt", limit=MIB) == "häuser\n".encode()
+    outcome = await run_python(sandbox, "open('notes.txt').read()")
+    assert outcome.results[0].text == "'häuser\\n'"
+
+
+async def test_a_written_file_belongs_to_the_user(sandbox: Sandbox) -> None:
+    await sandbox.files.write("mine", b"x")
+    info = await sandbox.files.stat("mine")
+    assert (info.owner, info.type, info.size) == ("user", FileType.FILE, 1)
+
+
+@pytest.mark.timeout(120)
+async def test_a_large_file_is_streamed_both_ways(sandbox: Sandbox) -> None:
+    block, count = bytes(range(256)) * 4096, 64
+
+    async def produce() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield block
+
+    await sandbox.files.write("big", produce())
+    assert (await sandbox.files.stat("big")).size == len(block) * count
+    size = 0
+    async with sandbox.files.read("big") as stream:
+        async for chunk in stream:
+            size += len(chunk)
+    assert size == len(block) * count
+
+
+async def test_a_range_is_read(sandbox: Sandbox) -> None:
+    await sandbox.files.write("digits", b"0123456789")
+    async with sandbox.files.read("digits", offset=3, length=4) as stream:
+        assert b"".join([chunk async for chunk in stream]) == b"3456"
+
+
+async def test_a_producer_that_fails_leaves_the_old_file(sandbox: Sandbox) -> None:
+    await sandbox.files.write("kept", b"old")
+
+    async def produce() -> AsyncIterator[bytes]:
+        yield b"new"
+        raise ValueError("the client went away")
+
+    with pytest.raises(ValueError, match="went away"):
+        await sandbox.files.write("kept", produce())
+    assert await sandbox.files.read_bytes("kept", limit=MIB) == b"old"
+    assert [
+        info.name for info in await sandbox.files.list("/home/user") if "kept" in info.name
+    ] == ["kept"]
+
+
+async def test_directories_are_made_listed_moved_and_removed(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("a/b", parents=True)
+    await sandbox.files.write("a/b/c.txt", b"x")
+    listed = await sandbox.files.list("a", depth=2)
+    assert [info.path for info in listed] == ["/home/user/a/b", "/home/user/a/b/c.txt"]
+    await sandbox.files.move("a/b/c.txt", "a/d.txt")
+    assert not await sandbox.files.exists("a/b/c.txt")
+    assert await sandbox.files.exists("a/d.txt")
+    await sandbox.files.remove("a", recursive=True)
+    assert not await sandbox.files.exists("a")
+
+
+@pytest.mark.parametrize("path", ["missing", "/no/such/file"])
+async def test_a_missing_file_is_named(sandbox: Sandbox, path: str) -> None:
+    with pytest.raises(NotFoundError, match=path):
+        await sandbox.files.read_bytes(path, limit=MIB)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "a\0b", "", "x" * 5000])
+async def test_a_path_that_cannot_be_is_refused(sandbox: Sandbox, path: str) -> None:
+    with pytest.raises(InvalidRequestError, match="path"):
+        await sandbox.files.read_bytes(path, limit=MIB)
+
+
+async def test_a_fifo_or_device_is_no_file(sandbox: Sandbox) -> None:
+    await run_process(sandbox, "mkfifo", "/tmp/fifo")
+    for path in ("/tmp/fifo", "/dev/zero"):
+        with pytest.raises(HeadraceError, match=path), anyio.fail_after(10):
+            await sandbox.files.read_bytes(path, limit=MIB)
+
+
+async def test_what_the_user_may_not_read_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(HeadraceError):
+        await sandbox.files.write("/usr/bin/python3", b"x", user="user")
+
+
+async def test_changes_are_watched_also_in_new_directories(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("w")
+    watch = await sandbox.files.watch("w", recursive=True)
+    seen: list[tuple[FileChange, str]] = []
+    with anyio.fail_after(15):
+        async for event in watch.events():
+            if isinstance(event, WatchStarted):
+                await run_python(
+                    sandbox, "import os\nos.mkdir('w/new')\nopen('w/new/f', 'w').write('x');"
+                )
+            if isinstance(event, FileChanged):
+                seen.append((event.change, event.path))
+                if (FileChange.WRITTEN, "new/f") in seen or (FileChange.CREATED, "new/f") in seen:
+                    break
+    assert (FileChange.CREATED, "new") in seen
+    await watch.close()
+
+
+async def test_a_port_inside_can_be_reached(sandbox: Sandbox) -> None:
+    code = (
+        "import socket, threading\n"
+        "s = socket.create_server(('127.0.0.1', 8080))\n"
+        "def serve():\n"
+        "    while True:\n"
+        "        c, _ = s.accept(); c.sendall(c.recv(100).upper()); c.close()\n"
+        "threading.Thread(target=serve, daemon=True).start()"
+    )
+    await run_python(sandbox, code)
+    async with await sandbox.open_port(8080) as stream:
+        await stream.send(b"hello")
+        with anyio.fail_after(10):
+            assert await stream.receive() == b"HELLO"
+
+
+async def test_a_closed_port_is_named(sandbox: Sandbox) -> None:
+    with pytest.raises(HeadraceError, match="8081"):
+        await sandbox.open_port(8081)
