@@ -271,7 +271,7 @@ class StandardDescriptors:
 
     def __init__(self) -> None:
         self._kept = {fd: move_high(fd) for fd in range(3)}
-        self._identity = {fd: _identify(fd) for fd in range(3)}
+        self._identity = {fd: identify(fd) for fd in range(3)}
 
     def kept(self, fd: int) -> int:
         """Give the duplicate of a standard descriptor that user code does not know."""
@@ -289,13 +289,14 @@ class StandardDescriptors:
         Raises OSError if that is not possible, because the duplicate is gone as well.
         """
         for fd, identity in self._identity.items():
-            if _identify(fd) != identity:
+            if identify(fd) != identity:
                 _dup2(self._kept[fd], fd)
             elif not _get_blocking(fd):
                 _set_blocking(fd, True)
 
 
-def _identify(fd: int) -> tuple[int, int] | None:
+def identify(fd: int) -> tuple[int, int] | None:
+    """Say what is open at a descriptor, as device and inode; None if nothing is."""
     try:
         status = _fstat(fd)
     except OSError:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from headrace_guest.capture import Fence, move_high
+from headrace_guest.capture import Fence, identify, move_high
 from headrace_guest.protocol import (
     MAX_GUEST_FRAME,
     MAX_HOST_FRAME,
@@ -22,7 +22,6 @@ from headrace_guest.protocol import (
 )
 
 _read = os.read
-_fstat = os.fstat
 _getpid = os.getpid
 _ioctl = fcntl.ioctl
 _FIONREAD = termios.FIONREAD
@@ -43,8 +42,6 @@ class EventSocket:
         self._fd = fd
         self._fence = fence
         self._process = _getpid()
-        status = os.fstat(fd)
-        self._identity = (status.st_dev, status.st_ino)
         self._reader = FrameReader(MAX_HOST_FRAME)
         self._frames: deque[dict[str, Any]] = deque()
         self._poll = select.poll()
@@ -55,6 +52,7 @@ class EventSocket:
         for low in wakes:
             os.close(low)
         self._poll.register(self._wake_reader, select.POLLIN)
+        self._identities = {fd: identify(fd) for fd in (fd, self._wake_reader, self._wake_writer)}
         self._unfinished: io.BufferedWriter[io.FileIO] | None = None
         self.lock = threading.RLock()
 
@@ -65,16 +63,12 @@ class EventSocket:
 
     @property
     def is_intact(self) -> bool:
-        """Say whether the descriptor is still the socket, and not closed or reused."""
-        try:
-            status = _fstat(self._fd)
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._identity
+        """Say whether the descriptors are what they were, and not closed or reused."""
+        return all(identify(fd) == identity for fd, identity in self._identities.items())
 
     def disown(self) -> None:
         """Close the descriptor in a forked child, so that the host sees when the kernel ends."""
-        for fd in (self._fd, self._wake_reader, self._wake_writer):
+        for fd in self._identities:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._fd = -1

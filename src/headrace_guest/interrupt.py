@@ -34,6 +34,7 @@ _NEVER = float("-inf")
 _SETMASK = int(signal.SIG_SETMASK)
 _NO_SIGNALS: frozenset[int] = frozenset()
 _SIGNALS = frozenset(map(int, signal.valid_signals()))
+_IGNORED_BY_PYTHON = frozenset(map(int, (signal.SIGPIPE, signal.SIGXFSZ)))
 # Blocking a fault would only hide its place; SIGINT has its own states.
 _BLOCKABLE = _SIGNALS - {
     _SIGINT,
@@ -69,10 +70,10 @@ class Interrupts:
         self.was_interrupted = False
 
     def install(self) -> None:
-        """Take SIGINT over and give every signal that the fork server handled its default."""
+        """Take SIGINT over; what the fork server handled or ignored gets its default back."""
         signal.set_wakeup_fd(-1)
-        for number in _SIGNALS:
-            if callable(_get_handler(number)):
+        for number in _SIGNALS - _IGNORED_BY_PYTHON:
+            if _get_handler(number) != _signal.SIG_DFL:
                 _set_handler(number, _signal.SIG_DFL)
         _set_handler(_SIGINT, self._handler)
         _set_mask(_SETMASK, _BLOCKABLE)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from IPython.core.error import StdinNotImplementedError
 
-from headrace_guest import capture, failure, warm
+from headrace_guest import capture, failure, linux, warm
 from headrace_guest.display import make_bundle
 from headrace_guest.event_socket import EventSocket
 from headrace_guest.interrupt import Interrupts
@@ -45,7 +45,7 @@ def prepare() -> "WarmKernel":
     Raises RuntimeError if more than one thread is left: such a process must not be forked.
     """
     shell, missing = warm.warm_up()
-    threads = warm.count_threads()
+    threads = linux.count_threads()
     if threads != 1:
         raise RuntimeError(f"{threads} threads after the warm-up, a fork server must have one")
     return WarmKernel(shell, missing, os.getpid())
@@ -147,6 +147,8 @@ class _Kernel:
             try:
                 self._interrupts.wait(self._events.wait)
             except BaseException:  # noqa: BLE001 - a signal handler of user code raised
+                if not self._events.is_intact:
+                    _exit(1)
                 traceback.print_exc(file=self._streams[1])
                 continue
             frame = self._events.receive()

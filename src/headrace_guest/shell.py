@@ -291,7 +291,7 @@ def _has_group(error: BaseException | None) -> bool:
         if isinstance(error, BaseExceptionGroup):
             return True
         seen.add(id(error))
-        error = error.__cause__ or error.__context__
+        error = error.__context__ if error.__cause__ is None else error.__cause__
     return False
 
 

@@ -15,7 +15,6 @@ import linecache
 import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from headrace_guest.display import make_bundle
@@ -78,14 +77,6 @@ def warm_up() -> tuple[KernelShell, tuple[str, ...]]:
     # IPython says after every sys.exit() how to leave a terminal.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     return shell, missing
-
-
-def count_threads() -> int:
-    """Count the threads of this process, as the kernel does; not only Python's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("Threads:"):
-            return int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no line about threads")
 
 
 def _configure_libraries(shell: KernelShell) -> None:

@@ -94,7 +94,7 @@ def main(control_fd: int) -> None:
 def _serve(
     control: socket.socket, server: Forkable, facts: Mapping[str, object], boot: Boot
 ) -> None:
-    threads = _count_threads()
+    threads = linux.count_threads()
     if threads != 1:
         raise RuntimeError(f"a fork server must have one thread, this one has {threads}")
     linux.set_command_line(boot.role)
@@ -285,13 +285,6 @@ def _null_streams() -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-
-
-def _count_threads() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("Threads:"):
-            return int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no line 'Threads:'")
 
 
 def _collapse_heap() -> None:

@@ -80,6 +80,7 @@ class AgentHost:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._kill_children()
         self.socket.close()
         if self.expected_status is None:
             return
@@ -91,6 +92,16 @@ class AgentHost:
                 os.waitpid(self.pid, 0)
         if kind is None:
             assert status == self.expected_status
+
+    def _kill_children(self) -> None:
+        """Do what the end of a PID 1 does; orphans become the agent's children, too."""
+        deadline = time.monotonic() + DEADLINE
+        while self._status is None and (children := self.children()):
+            assert time.monotonic() < deadline, f"{children} do not end"
+            for pid in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
 
     def wait_end(self) -> int:
         """Give the agent's exit status once it has ended."""

@@ -337,7 +337,7 @@ class KernelForkServer:
         return pid
 
     def wait(self, pid: int) -> int:
-        """Reap a kernel and give its exit code, negative for a signal."""
+        """Reap a kernel, end its group and give its exit code, negative for a signal."""
         self._control.send(json.dumps({"op": "wait", "pid": pid}).encode())
         code: int = self._receive()["code"]
         return code
@@ -368,12 +368,12 @@ def shared_fork_server() -> KernelForkServer:
 
 
 def _serve_forks(control: socket.socket) -> None:
-    from headrace_guest import python_kernel, warm
+    from headrace_guest import linux, python_kernel
 
     kernel = python_kernel.prepare()
     gc.collect()
     gc.freeze()
-    report = {"missing": kernel.missing, "threads": warm.count_threads()}
+    report = {"missing": kernel.missing, "threads": linux.count_threads()}
     control.send(json.dumps(report).encode())
     while True:
         request, fds, _flags, _address = socket.recv_fds(control, 4096, 3)
@@ -381,9 +381,7 @@ def _serve_forks(control: socket.socket) -> None:
             return
         message = json.loads(request)
         if message["op"] == "wait":
-            _pid, status = os.waitpid(message["pid"], 0)
-            code = os.waitstatus_to_exitcode(status)
-            control.send(json.dumps({"code": code}).encode())
+            control.send(json.dumps({"code": _reap(message["pid"])}).encode())
             continue
         pid = os.fork()
         if pid == 0:
@@ -392,6 +390,15 @@ def _serve_forks(control: socket.socket) -> None:
         for fd in fds:
             os.close(fd)
         control.send(json.dumps({"pid": pid}).encode())
+
+
+def _reap(pid: int) -> int:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    # The process is still there, dead, so that the group is surely its own.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    _pid, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _become_kernel(kernel: Any, fds: list[int]) -> None:
