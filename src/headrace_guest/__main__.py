@@ -1,9 +1,10 @@
-"""Starts the launcher or a fork server: ``python -I <this file> launcher|fork-server FD``.
+"""Starts the launcher or a fork server: ``python -I <this file> launcher|fork-server|inside FD``.
 
 It is started by its path, so that a checkout works like an installed package and nothing of the
 starter's environment (current directory, PYTHONPATH) has a say in what is imported.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,14 +14,22 @@ def main() -> None:
     role, fd = sys.argv[1], int(sys.argv[2])
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     sys.dont_write_bytecode = True
+    from headrace_guest import linux
+
     if role == "launcher":
         from headrace_guest import launcher  # the fork servers do not need it
 
         launcher.main(fd)
+    elif role == "fork-server":
+        # Before anything that could fail: a fork server must not outlive its launcher.
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        from headrace_guest import entry
+
+        entry.main(fd)
     else:
         from headrace_guest import zygote
 
-        zygote.main(fd)
+        zygote.main(fd, int(sys.argv[3]))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,11 @@ class Launcher:
             pool.prepare()
 
     def _read_request(self) -> bool:
-        message, fds, _flags, _address = socket.recv_fds(self._control, MAX_MESSAGE, MAX_FDS)
+        try:
+            message, fds, _flags, _address = socket.recv_fds(self._control, MAX_MESSAGE, MAX_FDS)
+        except ConnectionResetError:
+            # The engine went with answers of ours unread.
+            return False
         if not message:
             return False
         try:
@@ -241,7 +245,7 @@ class Launcher:
             self._guests.own(guest, pid, pidfd, name)
             self._admit(guest, pid, go_write)
             if guest.is_ending:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _signal_group(pid, pidfd, signal.SIGKILL)
             reply()
 
         def failed(detail: str) -> None:

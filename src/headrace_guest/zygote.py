@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import headrace_guest
 from headrace_guest import agent, isolate, linux, mounts, seccomp
+from headrace_guest.entry import read_layer
 from headrace_guest.protocol import encode_frame
 from headrace_guest.skeleton import Layer
 
@@ -49,35 +49,26 @@ class Forkable(Protocol):
 
 @dataclass(frozen=True)
 class Boot:
-    """What the launcher tells a fork server at its start."""
+    """What a fork server knows: no path of the host."""
 
     role: str
-    at: str
     layers: tuple[Layer, ...]
-    guest: str
-    cache: str
     is_rootless: bool
     path_prefix: str
 
     @classmethod
-    def read(cls, message: Mapping[str, Any]) -> "Boot":
-        """Read the launcher's first datagram."""
-        layers = []
-        for fields in message["layers"]:
-            owner = fields["owner"]
-            layers.append(Layer(**{**fields, "owner": tuple(owner) if owner else None}))
-        return cls(**{**message, "layers": tuple(layers)})
+    def read(cls, fd: int) -> "Boot":
+        """Read what `headrace_guest.entry` left in that file, and close it."""
+        with os.fdopen(fd, "rb") as file:
+            message = json.load(file)
+        layers = tuple(read_layer(fields) for fields in message["layers"])
+        return cls(**{**message, "layers": layers})
 
 
-def main(control_fd: int) -> None:
-    """Run a fork server on the socket of that number until the launcher closes it."""
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+def main(control_fd: int, boot_fd: int) -> None:
+    """Run a fork server, inside its root, until the launcher closes the socket."""
     control = socket.socket(fileno=control_fd)
-    boot = Boot.read(json.loads(control.recv(MAX_MESSAGE)))
-    root = isolate.ForkServerRoot(boot.at, boot.layers, boot.guest, boot.cache)
-    isolate.enter_fork_server_root(root, is_rootless=boot.is_rootless)
-    sys.path[:] = [isolate.GUEST_PATH if path == boot.guest else path for path in sys.path]
-    headrace_guest.__path__ = [f"{isolate.GUEST_PATH}/headrace_guest"]
+    boot = Boot.read(boot_fd)
     program = seccomp.build_filter()
     server: Forkable
     facts: dict[str, object] = {}
