@@ -413,6 +413,14 @@ def test_two_commands_at_once_do_not_disturb_each_other() -> None:
     assert all(output.endswith(b"done\n") for output in outputs)
 
 
+def test_rootless_mode_can_be_asked_for_by_everybody() -> None:
+    done = headrace("doctor", "--mode", "rootless", "--json")
+
+    checks = {check["name"]: check["value"] for check in json.loads(done.stdout)["checks"]}
+    assert done.status == 0
+    assert checks["engine"].startswith("rootless mode")
+
+
 # --- require and doctor -----------------------------------------------------------------------
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli.results import ResultsFolder
 from headrace.engine import privileges
 from headrace.engine.privileges import ServiceIds
 from headrace.model.errors import IsolationError
+from headrace.model.results import Result
+from headrace_guest import linux
 
 pytestmark = pytest.mark.sandbox
 
+PR_GET_DUMPABLE = 3
 SERVICE = ServiceIds(1_999_900_000, 1_999_900_000)
 
 
@@ -47,6 +51,7 @@ def test_after_dropping_there_is_no_way_back() -> None:
             os.setgroups([0])
         with pytest.raises(PermissionError):
             os.chroot("/")
+        assert linux.prctl(PR_GET_DUMPABLE) == 0
         with pytest.raises(PermissionError):
             Path("/etc/shadow").read_text()
 
@@ -138,3 +143,18 @@ def test_a_directory_with_files_of_somebody_else_is_not_taken_over(tmp_path: Pat
         privileges.prepare_directory(tmp_path, SERVICE)
 
     assert tmp_path.stat().st_uid == 0
+
+
+def read_status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _colon, value in (line.partition(":") for line in lines)}
+
+
+async def test_the_writer_of_results_can_write_files_and_nothing_else(tmp_path: Path) -> None:
+    with ResultsFolder(str(tmp_path)) as folder:
+        await folder.save(Result({"text/html": "<b>"}))
+        status = read_status(folder.pid)
+
+    assert int(status["CapPrm"], 16) == int(status["CapEff"], 16) == 1 << linux.CAP_DAC_OVERRIDE
+    assert int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"

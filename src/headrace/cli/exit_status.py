@@ -49,7 +49,7 @@ def describe(finished: ExecutionFinished) -> str | None:
     """Name the reason and what is known of it; None where the program's own output says all."""
     if finished.reason in {FinishReason.OK, FinishReason.ERROR}:
         return None
-    facts = [fact for fact in (_limit(finished), _death(finished), finished.detail) if fact]
+    facts = [fact for fact in (_limit(finished), finished.detail or _death(finished)) if fact]
     return f"{finished.reason}: {'; '.join(facts)}" if facts else str(finished.reason)
 
 

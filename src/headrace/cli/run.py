@@ -16,7 +16,7 @@ from headrace.cli.sources import Source
 from headrace.cli.terminal import LineSource, ReaderGoneError, open_outputs
 from headrace.engine.config import check_requirements
 from headrace.engine.probe import Places
-from headrace.model.specs import SandboxSpec
+from headrace.model.specs import MAX_TIMEOUT, Limits, SandboxSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,10 @@ def make_plan(options: RunOptions) -> RunPlan:
     check_requirements(require)
     return RunPlan(
         sources=sources.read_sources(options["files"], options["code"], options["language"]),
-        spec=SandboxSpec(env=sources.parse_env(options["env"])),
+        # The sandbox lives as long as the command; the programs have limits of their own.
+        spec=SandboxSpec(
+            env=sources.parse_env(options["env"]), limits=Limits(lifetime=MAX_TIMEOUT)
+        ),
         timeout=sources.parse_timeout(options["timeout"]),
         mode=options["mode"],
         require=require,

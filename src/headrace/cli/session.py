@@ -252,8 +252,12 @@ class SignalGate:
     async def watch(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Receive signals for as long as this task runs."""
-        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        """Receive signals for as long as this task runs.
+
+        What our caller ignores, as nohup does with SIGHUP, stays ignored.
+        """
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        watched = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         with anyio.open_signal_receiver(*watched) as signals:
             task_status.started()
             async with anyio.create_task_group() as tasks:

@@ -77,6 +77,10 @@ def test_every_other_reason_is_named(reason: FinishReason) -> None:
             "oom: the limit memory is 1073741824 bytes",
         ),
         (finished(FinishReason.KILLED, detail="the agent died"), "killed: the agent died"),
+        (
+            finished(FinishReason.KERNEL_DIED, signal=11, detail="it had signal 11"),
+            "kernel_died: it had signal 11",
+        ),
     ],
 )
 def test_what_is_known_of_the_end_is_said(event: ExecutionFinished, text: str) -> None:

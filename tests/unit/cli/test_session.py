@@ -420,3 +420,14 @@ async def test_a_signal_before_there_is_a_session_ends_the_start() -> None:
             tasks.cancel_scope.cancel()
 
     assert gate.stopped_by is signal.SIGINT
+
+
+async def test_a_signal_that_our_caller_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        execution = FakeExecution([end()], interrupted=anyio.Event())
+        outcome = await run_with_signals(execution, signal.SIGHUP, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert (outcome.status, outcome.gate.stopped_by) == (0, None)
