@@ -110,6 +110,7 @@ class _Kernel:
         self._stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open
         self._execution: _Execution | None = None
         self._directory: str | None = None
+        self._has_run = False
         self._install()
 
     def _install(self) -> None:
@@ -138,6 +139,8 @@ class _Kernel:
                 self._execute(frame)
             elif kind == "configure":
                 self._configure(frame)
+            elif kind == "warm" and not self._has_run:
+                warm.touch(self._shell)
             elif kind == "exit":
                 return
             # Anything else is a late answer to an input() that no longer waits.
@@ -177,6 +180,7 @@ class _Kernel:
     # --- one execution ----------------------------------------------------------------------
 
     def _execute(self, frame: Mapping[str, Any]) -> None:
+        self._has_run = True
         self._interrupts.expect()
         if frame.get("discard_interrupt"):
             self._interrupts.forget()

@@ -14,7 +14,7 @@ import io
 import linecache
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace_guest.display import make_bundle
@@ -49,6 +49,7 @@ _CELLS = (
     "import matplotlib.pyplot as plt\nplt.plot([1, 2], [3, 4])\nplt.title('warm')\nplt.show()",
     "def broken(:",
 )
+_FIRST_STEPS = (_CELLS[0], "import pandas as pd\npd.DataFrame({'a': [1]}).sum()")
 
 
 def import_libraries() -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def warm_up() -> tuple[KernelShell, tuple[str, ...]]:
         missing = import_libraries()
         shell = make_shell()
         _configure_libraries(shell)
-        _run_cells(shell)
+        _run_cells(shell, _CELLS)
     _forget(shell)
     # IPython says after every sys.exit() how to leave a terminal.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
@@ -89,13 +90,25 @@ def _configure_libraries(shell: KernelShell) -> None:
         viewers.register(viewers.IPythonViewer(), 0)
 
 
-def _run_cells(shell: KernelShell) -> None:
+def touch(shell: KernelShell) -> None:
+    """Take the usual first steps in a forked kernel, so that user code need not wait for them.
+
+    A forked process copies each page of memory that it writes to, and the first cells write to
+    many. They come back to nothing that user code could see.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _run_cells(shell, _FIRST_STEPS)
+    _forget(shell)
+
+
+def _run_cells(shell: KernelShell, cells: Sequence[str]) -> None:
     idle = shell.show
     shell.show = _encode_only
     sink = io.StringIO()
     try:
         with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            for cell in _CELLS:
+            for cell in cells:
                 error = shell.run(cell)
                 if error is not None:
                     encode_frame(describe(error, shell.render))

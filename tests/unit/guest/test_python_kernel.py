@@ -51,6 +51,21 @@ def test_input_and_output_history_count_from_one(kernel: KernelProcess) -> None:
     assert outcome.text == "(\"'first'\", 'first', 3, 'first', 3)"
 
 
+def test_steps_taken_ahead_show_nothing_and_change_nothing(kernel: KernelProcess) -> None:
+    kernel.send({"type": "warm"})
+    outcome = kernel.run("sorted(n for n in globals() if not n.startswith('_')), In, Out")
+    names = "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit']"
+    assert str(outcome.text).startswith(f"({names},")
+    assert len(outcome.items) == 2
+    assert kernel.run("len(In), get_ipython().execution_count").text == "(3, 3)"
+
+
+def test_steps_are_not_taken_ahead_once_code_has_run(kernel: KernelProcess) -> None:
+    kernel.run("kept = 1")
+    kernel.send({"type": "warm"})
+    assert kernel.run("kept").text == "1"
+
+
 def test_the_warm_up_left_nothing_to_see(kernel: KernelProcess) -> None:
     names = "sorted(n for n in globals() if not n.startswith('_'))"
     assert kernel.run(names).text == "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit']"
