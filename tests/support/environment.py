@@ -103,7 +103,7 @@ def ensure_user(name: str = USER) -> OrdinaryUser:
 def build(user: OrdinaryUser, checkout: Path) -> Path:
     """Give the prefix of an environment of the user with the checkout's wheel in it."""
     prefix = user.home / "venv"
-    stamp = prefix / ".headrace-test"
+    stamp = prefix / ".built-for"
     base = _base_interpreter()
     wanted = f"{base} {hashlib.sha256((checkout / 'pyproject.toml').read_bytes()).hexdigest()}"
     if not stamp.is_file() or stamp.read_text().strip() != wanted:

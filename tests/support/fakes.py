@@ -4,10 +4,13 @@ A fake kernel runs a little language, one word with its argument per line (see `
 fake agent has a few commands and files in memory. Nothing here needs privileges.
 """
 
+import fcntl
 import json
 import os
 import signal
 import socket
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from headrace.engine.config import EngineConfig
@@ -91,14 +95,16 @@ class Died(BaseException):
 
 
 class FakeKernel:
-    """A kernel for this language, one statement per line:
+    """A kernel for this language, one statement per line.
 
-    ``out TEXT``, ``err TEXT`` print; ``hex HEX`` writes bytes to stdout; ``flood N`` writes N bytes
-    ``result TEXT``, ``main TEXT`` display; ``error NAME VALUE`` raises and ends the code
-    ``exit N`` is sys.exit; ``die N``, ``signal N``, ``oom`` end the process
-    ``wait`` waits for an interrupt and ends, ``handle`` waits for one and goes on, ``stubborn`` ignores it
-    ``input PROMPT`` asks and prints the answer; ``env NAME``, ``cwd`` print what was set
-    ``frame JSON``, ``bytes HEX`` send anything; ``hang-up`` closes the event socket and waits
+    - ``out TEXT``, ``err TEXT`` print; ``hex HEX``, ``flood N`` write bytes to stdout
+    - ``result TEXT``, ``main TEXT`` display; ``error NAME VALUE`` raises and ends the code
+    - ``exit N`` is sys.exit; ``die N``, ``signal N``, ``oom`` end the process
+    - ``wait`` waits for an interrupt and ends, ``handle`` waits for one and goes on,
+      ``stubborn`` ignores it
+    - ``input PROMPT`` asks and prints the answer; ``env NAME``, ``cwd`` print what was set
+    - ``frame JSON``, ``bytes HEX`` send anything (``$`` is the execution's id)
+    - ``hang-up`` closes the event socket and waits
     """
 
     def __init__(self, name: str, channel: Channel, stdout: int, stderr: int) -> None:
@@ -112,6 +118,7 @@ class FakeKernel:
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self._pipes = {"out": PipeWriter(stdout), "err": PipeWriter(stderr)}
+        self._unread = {stdout: termios.FIONREAD, stderr: termios.FIONREAD}
 
     async def run(self) -> Died:
         """Live until something ends it; says what."""
@@ -165,6 +172,7 @@ class FakeKernel:
 
     async def say(self, message: Mapping[str, Any]) -> None:
         """Send a frame of this execution."""
+        await self._fence(self._unread)
         await self.channel.send({"execution": self.execution, **message})
 
     async def print(self, stream: str, text: str) -> None:
@@ -173,10 +181,22 @@ class FakeKernel:
 
     async def write(self, stream: str, data: bytes) -> None:
         """Write bytes to a pipe; the host may have closed it."""
+        if self.channel.sock.fileno() >= 0:
+            await self._fence({self.channel.sock.fileno(): termios.TIOCOUTQ})
         try:
             await self._pipes[stream].write(data, timeout=PATIENCE)
         except PipeClosedError:
             return
+
+    async def _fence(self, channels: Mapping[int, int]) -> None:
+        """Wait until the host has read these, as a real kernel does to keep the order."""
+        for _ in range(100):
+            if not any(
+                int.from_bytes(fcntl.ioctl(fd, request, bytes(4)), sys.byteorder)
+                for fd, request in channels.items()
+            ):
+                return
+            await anyio.lowlevel.checkpoint()
 
     async def do_out(self, text: str) -> None:
         await self.print("out", text)
@@ -230,9 +250,7 @@ class FakeKernel:
 
     async def do_wait(self, _text: str) -> tuple[str, int | None]:
         await self.interrupted.wait()
-        await self.say(
-            {"type": "error", "name": "KeyboardInterrupt", "value": "", "traceback": ""}
-        )
+        await self.say({"type": "error", "name": "KeyboardInterrupt", "value": "", "traceback": ""})
         return "interrupted", None
 
     async def do_handle(self, _text: str) -> None:
@@ -270,8 +288,8 @@ class FakeProcess:
 class FakeAgent:
     """PID 1 of a fake sandbox.
 
-    Its commands are ``echo WORDS``, ``cat`` (stdin to stdout), ``sleep`` (until a signal), ``exit N``
-    and ``flood N``; everything else is not found. Its files are in ``files``.
+    Its commands are ``echo WORDS``, ``cat`` (stdin to stdout), ``sleep`` (until a signal),
+    ``exit N`` and ``flood N``; everything else is not found. Its files are in ``files``.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -312,7 +330,7 @@ class FakeAgent:
             else:
                 await getattr(self, "_" + request["op"])(request, fds, tasks)
 
-    async def reply(self, request: Mapping[str, Any], **value: Any) -> None:  # noqa: ANN401
+    async def reply(self, request: Mapping[str, Any], **value: Any) -> None:
         """Answer a request."""
         await self._answer(request, value, None, "")
 
@@ -349,10 +367,10 @@ class FakeAgent:
                 exit_code = await self._run_command(argv, stdin, stdout)
         except PipeClosedError:
             process.ended_by = signal.SIGPIPE
-        stdin.close()
-        stdout.close()
-        for fd in fds[2:]:
-            os.close(fd)
+        finally:
+            stdin.close()
+            stdout.close()
+            _close(fds[2:])
         del self.processes[process.pid]
         number = process.ended_by
         ending = {"exit_code": None if number else exit_code, "signal": number}
@@ -371,6 +389,8 @@ class FakeAgent:
                 return int(code)
             case ["flood", count]:
                 await stdout.write(b"x" * int(count), timeout=PATIENCE)
+            case _:
+                return 2
         return 0
 
     async def _signal(self, request: Mapping[str, Any], _fds: list[int], _tasks: TaskGroup) -> None:
@@ -503,8 +523,8 @@ class FakeSandbox:
 class FakeLauncher:
     """The launcher's end of its socket; use it with `open_fake_engine`, or `run` it yourself.
 
-    ``refusals`` maps a verb to the code and detail with which it is refused, ``hanging`` names verbs
-    that are never answered. ``verbs`` lists the verbs that came.
+    ``refusals`` maps a verb to the code and detail with which it is refused, ``hanging`` names
+    verbs that are never answered. ``verbs`` lists the verbs that came.
     """
 
     def __init__(self, report: Mapping[str, Any] = REPORT) -> None:
@@ -574,7 +594,7 @@ class FakeLauncher:
             await getattr(self, "_" + verb)(request, fds, tasks)
         return True
 
-    async def _reply(self, request: Mapping[str, Any], **fields: Any) -> None:  # noqa: ANN401
+    async def _reply(self, request: Mapping[str, Any], **fields: Any) -> None:
         await self.notify({"id": request["id"], "ok": True, **fields})
 
     async def _create(self, request: Mapping[str, Any], fds: list[int], tasks: TaskGroup) -> None:
@@ -640,7 +660,7 @@ class FakeLauncher:
     async def _kill_all(self, request: Mapping[str, Any]) -> None:
         sandbox = self.sandboxes.get(request["sandbox"])
         if sandbox is not None:
-            processes = [sandbox.agent, *sandbox.kernels.values()]
+            processes: list[FakeAgent | FakeKernel] = [sandbox.agent, *sandbox.kernels.values()]
             for process in processes:
                 process.scope.cancel()
             for process in processes:
@@ -692,12 +712,10 @@ class FakeClock:
         self._moved = anyio.Event()
 
 
-def make_config(directory: Path, **settings: Any) -> EngineConfig:  # noqa: ANN401
+def make_config(directory: Path, **settings: Any) -> EngineConfig:
     """Give settings for tests: no pool, short grace."""
     chosen: dict[str, Any] = {"pool_size": 0, "interrupt_grace": 0.1, **settings}
-    return EngineConfig(
-        state_dir=directory / "state", runtime_dir=directory / "runtime", **chosen
-    )
+    return EngineConfig(state_dir=directory / "state", runtime_dir=directory / "runtime", **chosen)
 
 
 @asynccontextmanager
@@ -706,7 +724,7 @@ async def open_fake_engine(
     launcher: FakeLauncher | None = None,
     *,
     clock: FakeClock | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> AsyncIterator[tuple[Engine, FakeLauncher]]:
     """Open a real engine on a fake launcher."""
     launcher = launcher or FakeLauncher()

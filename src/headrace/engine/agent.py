@@ -43,6 +43,9 @@ from headrace_guest.protocol import (
 )
 
 MAX_OPEN_REQUESTS = 1024
+CLOSED = "the agent closed its socket"
+"""Why an agent is gone when nothing more is known of it."""
+
 _CHUNK = 64 * 1024
 
 _ERRORS: Mapping[str, type[HeadraceError]] = {
@@ -112,7 +115,7 @@ class AgentConnection:
                     self._take(parse_agent_message(body))
                 # An agent that never stops talking must not keep the loop for itself.
                 await anyio.lowlevel.checkpoint()
-            self.end("the agent closed its socket")
+            self.end(CLOSED)
         except (ProtocolError, AgentProtocolError) as error:
             self.end(f"the agent broke the protocol: {error}")
 
@@ -221,7 +224,7 @@ class AgentConnection:
             except BlockingIOError:
                 await anyio.wait_writable(self._sock)
             except OSError as error:
-                self.end("the agent closed its socket")
+                self.end(CLOSED)
                 raise WrongStateError(f"the sandbox has ended: {self._ended}") from error
             else:
                 rest = rest[count:]

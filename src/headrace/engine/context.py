@@ -186,6 +186,11 @@ class Context:
 
     # --- for the sandbox ----------------------------------------------------------------------
 
+    def warm_up(self) -> None:
+        """Spend idle time on what the first execution would otherwise wait for."""
+        if self._kernel is not None and self.state is ContextState.IDLE:
+            self._kernel.warm_up()
+
     async def run(self) -> None:
         """Run one execution after the other until cancelled."""
         try:
@@ -231,15 +236,16 @@ class Context:
         Safe to call twice. What the processes wrote until their end is still delivered.
         """
         self._closed = self._closed or detail
-        stop = Stop(FinishReason.KILLED, self._closed)
         current, self._current = self._current, None
         kernel, self._kernel = self._kernel, None
         if current is not None and not current.is_finished:
-            current.stop(stop)
+            end = kernel.end if kernel is not None else None
+            if end is None or (end.signal == signal.SIGKILL and not end.oom):
+                current.kill(self._closed)
             if kernel is not None:
                 await kernel.drain(_DRAIN)
                 kernel.finish()
-            current.finish(current.conclude(kernel.end if kernel is not None else None))
+            current.finish(current.conclude(end))
         for execution in self._queue:
             execution.finish(Ending(FinishReason.KILLED, state_lost=True, detail=self._closed))
         self._queue.clear()
@@ -414,10 +420,10 @@ class Context:
         self._first_start.set()
 
     async def _drop_kernel(self) -> None:
-        kernel, self._kernel = self._kernel, None
-        if kernel is not None:
-            await kernel.kill()
-            await kernel.aclose()
+        if self._kernel is not None:
+            await self._kernel.kill()
+            await self._kernel.aclose()
+            self._kernel = None
 
     # --- small things -------------------------------------------------------------------------
 

@@ -101,13 +101,16 @@ class Engine:
                 engine = cls(
                     config, launcher, report, logs, tasks, clock, store or RecentSandboxes()
                 )
-                engine._begin(launcher)
+                engine._begin()
+                reading = anyio.CancelScope(shield=True)
+                tasks.start_soon(_read, launcher, reading)
                 try:
                     yield engine
                 except Exception as error:  # noqa: BLE001 - raised below, not in a group of one
                     failure = error
                 finally:
                     await engine._close()
+                    reading.cancel()
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
@@ -189,6 +192,7 @@ class Engine:
         sandbox = await self._make(SandboxSpec())
         try:
             await sandbox.await_ready()
+            sandbox.warm_up()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandbox.kill("it did not become ready for the pool")
@@ -213,8 +217,7 @@ class Engine:
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def _begin(self, launcher: Launcher) -> None:
-        self._tasks.start_soon(launcher.run)
+    def _begin(self) -> None:
         self._tasks.start_soon(self._reaper.run)
         if self.config.pool_size:
             self._tasks.start_soon(self._pool.run)
@@ -270,3 +273,9 @@ class Engine:
             await self._logs.expire(self._clock.now())
         except OSError:
             _logger.exception("old logs could not be deleted")
+
+
+async def _read(launcher: Launcher, scope: anyio.CancelScope) -> None:
+    """Hear the launcher until ``scope`` is cancelled: also while everything else is cleaned up."""
+    with scope:
+        await launcher.run()

@@ -286,6 +286,11 @@ class Execution:
             self.over_or_killed.set()
         return True
 
+    def kill(self, detail: str) -> None:
+        """Note that everything around it ended; what the kernel said before still counts."""
+        self.stopped = Stop(FinishReason.KILLED, detail)
+        self.end_code()
+
     def note_no_answer(self, grace: float) -> None:
         """Note that the code did not heed the interrupt, so that its kernel must go."""
         if self.stopped is not None:

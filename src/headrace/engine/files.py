@@ -21,10 +21,12 @@ from headrace.model.errors import (
     PathNotFoundError,
 )
 from headrace.model.files import FileInfo, FileType
-from headrace.model.specs import check_user, resolve_path
+from headrace.model.specs import check_user, check_whole, resolve_path
 
 MAX_ENTRIES = 100_000
 _MAX_MODE = 0o7777
+_MAX_DEPTH = 2**31
+_MAX_SIZE = 2**63 - 1
 
 
 class Files:
@@ -111,8 +113,7 @@ class Files:
 
         Raises LimitExceededError if there are more than 100,000 entries.
         """
-        if type(depth) is bool or depth < 1:
-            raise InvalidRequestError(f"depth must be at least 1, got {depth!r}")
+        check_whole("depth", depth, 1, _MAX_DEPTH)
         entries: list[FileInfo] = []
         fields = {**_where(path, user), "action": "list", "depth": depth}
         async with Lines(self._agent, fields) as lines:
@@ -275,11 +276,11 @@ def _where(path: str, user: str) -> dict[str, object]:
 
 
 def _check_range(offset: int, length: int | None) -> None:
-    for name, value in (("offset", offset), ("length", length)):
-        if value is not None and (type(value) is bool or not 0 <= value < 2**63):
-            raise InvalidRequestError(f"{name} must be at least 0, got {value!r}")
+    check_whole("offset", offset, 0, _MAX_SIZE)
+    if length is not None:
+        check_whole("length", length, 0, _MAX_SIZE)
 
 
 def _check_mode(mode: int | None) -> None:
-    if mode is not None and (type(mode) is bool or not 0 <= mode <= _MAX_MODE):
-        raise InvalidRequestError(f"mode must be 0 to 0o7777, got {mode!r}")
+    if mode is not None:
+        check_whole("mode", mode, 0, _MAX_MODE)

@@ -143,8 +143,8 @@ class Kernel:
     async def launch(self) -> None:
         """Start the process; the guest's ends of the channels are gone from here afterwards."""
         try:
-            self._is_launched = True
             await self._control.launch(self._guest_ends)
+            self._is_launched = True
         finally:
             self._close_guest_ends()
 
@@ -163,6 +163,10 @@ class Kernel:
         """Tell the kernel its environment and directory; once, before the first code."""
         self.is_configured = True
         self._send({"type": "configure", "env": dict(env), "cwd": cwd})
+
+    def warm_up(self) -> None:
+        """Let the kernel take the usual first steps ahead, while nobody waits for it."""
+        self._send({"type": "warm"})
 
     def begin(
         self, execution: str, log: EventLog[ExecutionEvent], order: Mapping[str, Any]

@@ -329,7 +329,8 @@ class Launcher:
                 raise LaunchError(f"the launcher sent something unreadable: {error}") from error
 
     def _deliver(self, message: dict[str, Any], fds: list[int]) -> None:
-        pending = self._pending.get(message.get("id", 0))
+        number = message.get("id")
+        pending = self._pending.get(number) if isinstance(number, int) else None
         if pending is not None and pending.fields is None:
             pending.fields, pending.fds = message, fds
             pending.answered.set()

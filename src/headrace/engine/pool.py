@@ -10,6 +10,7 @@ from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import HeadraceError
 from headrace.model.specs import Limits
 
+_COURTESY = 0.03
 _FIRST_PAUSE = 0.5
 _LAST_PAUSE = 30.0
 
@@ -78,6 +79,8 @@ class Pool:
             self._changed = anyio.Event()
             if len(self._ready) >= self._size or not self._may_make():
                 await self._changed.wait()
+                # Whoever took one is about to use it, and wants the processor first.
+                await anyio.sleep(_COURTESY)
                 continue
             try:
                 self._ready.append(await self._make())

@@ -10,6 +10,7 @@ from anyio.abc import SocketStream
 
 from headrace.engine.launcher import Launcher
 from headrace.model.errors import DeadlineError, InvalidRequestError, NotFoundError
+from headrace.model.specs import check_whole
 
 CONNECT_TIMEOUT = 10.0
 _LAST_PORT = 65535
@@ -47,8 +48,7 @@ async def _connect(sock: socket.socket, host: str, port: int) -> None:
 
 def _check(port: int, host: str) -> str:
     """Refuse what is no port or no address; gives the address's family."""
-    if type(port) is bool or not 1 <= port <= _LAST_PORT:
-        raise InvalidRequestError(f"a port is a number from 1 to {_LAST_PORT}, got {port!r}")
+    check_whole("port", port, 1, _LAST_PORT)
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:

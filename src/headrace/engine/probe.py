@@ -70,7 +70,7 @@ def probe(places: Places, *, is_root: bool) -> list[Check]:
         *(check_ids() if is_root else []),
         *check_python(is_root=is_root),
         *check_languages(),
-        *check_disk(places),
+        *check_disk(places, is_root=is_root),
     ]
 
 
@@ -339,7 +339,10 @@ def check_service(find_ids: Callable[[], ServiceIds]) -> Check:
         return Check(name, State.FAIL, error.message, f"useradd --system {privileges.SERVICE_USER}")
 
     def drop() -> str:
-        privileges.drop(ids, privileges.needed_paths())
+        try:
+            privileges.drop(ids, privileges.needed_paths())
+        except IsolationError as error:
+            raise TrialError(error.message) from error
         return f"readable for uid {ids.uid}"
 
     remedy = "use a Python that every user may read, for instance Debian's python3"
@@ -348,19 +351,23 @@ def check_service(find_ids: Callable[[], ServiceIds]) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A program that runs a language, and the Debian package that brings it."""
+    """A program that runs a language, and the Debian package that brings it.
+
+    ``teller`` is the program to ask for the version, if that is another one: jshell would make
+    files in the current directory.
+    """
 
     languages: str
     program: str
     package: str
-    arguments: tuple[str, ...] = ("--version",)
+    teller: str | None = None
 
 
 INTERPRETERS = (
     Interpreter("javascript, typescript", "node", "nodejs"),
     Interpreter("bash", "bash", "bash"),
     Interpreter("r", "Rscript", "r-base-core"),
-    Interpreter("java", "jshell", "default-jdk-headless"),
+    Interpreter("java", "jshell", "default-jdk-headless", teller="java"),
 )
 SANDBOX_PATH = "/usr/bin:/bin"
 """Where sandboxes look for programs; /usr/local of the host is not shown to them."""
@@ -371,8 +378,8 @@ def check_languages() -> list[Check]:
     return [
         judge_interpreter(
             interpreter,
-            path := shutil.which(interpreter.program, path=SANDBOX_PATH),
-            _ask_version(path, interpreter.arguments) if path else "",
+            shutil.which(interpreter.program, path=SANDBOX_PATH),
+            _ask_version(interpreter.teller or interpreter.program),
         )
         for interpreter in INTERPRETERS
     ]
@@ -387,10 +394,18 @@ def judge_interpreter(interpreter: Interpreter, path: str | None, version: str) 
     return Check(name, State.PASS, f"{path} {version}".strip())
 
 
-def _ask_version(path: str, arguments: tuple[str, ...]) -> str:
+def _ask_version(program: str) -> str:
+    path = shutil.which(program, path=SANDBOX_PATH)
+    if path is None:
+        return ""
     try:
         done = subprocess.run(  # noqa: S603 - a program of the system, no input of anybody
-            [path, *arguments], capture_output=True, text=True, timeout=20, check=False
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -401,13 +416,15 @@ def _ask_version(path: str, arguments: tuple[str, ...]) -> str:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def check_disk(places: Places) -> list[Check]:
+def check_disk(places: Places, *, is_root: bool) -> list[Check]:
     """See whether the runtime directory is memory, and how much room the state has."""
     mountinfo = Path("/proc/self/mountinfo").read_text()
     runtime = _existing(places.runtime)
     state = _existing(places.state)
     return [
-        judge_runtime(places.runtime, file_system_of(runtime.resolve(), mountinfo)),
+        judge_runtime(
+            places.runtime, file_system_of(runtime.resolve(), mountinfo), is_root=is_root
+        ),
         judge_state(places.state, shutil.disk_usage(state).free),
     ]
 
@@ -426,11 +443,15 @@ def file_system_of(path: Path, mountinfo: str) -> str:
     return kind
 
 
-def judge_runtime(path: Path, kind: str) -> Check:
+def judge_runtime(path: Path, kind: str, *, is_root: bool) -> Check:
     """Small event logs live here, so it should be memory."""
     if kind in _MEMORY_KINDS:
         return Check("runtime directory", State.PASS, f"{path} is memory ({kind})")
-    remedy = f"mount memory there: mount -t tmpfs -o mode=0755,size=1g tmpfs {path}"
+    remedy = (
+        f"mount -t tmpfs -o mode=0755,size=1g tmpfs {path}"
+        if is_root
+        else "set XDG_RUNTIME_DIR to a directory of yours in memory"
+    )
     return Check("runtime directory", State.WARN, f"{path} is on a disk ({kind})", remedy)
 
 

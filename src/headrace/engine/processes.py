@@ -32,7 +32,7 @@ from headrace.model.events import (
 )
 from headrace.model.ids import ProcessId
 from headrace.model.records import PROCESS_CODEC
-from headrace.model.specs import MIB, Limits, ProcessRequest, PtySize
+from headrace.model.specs import MIB, Limits, ProcessRequest, PtySize, check_whole
 from headrace_guest.protocol import AgentExit, AgentReply
 
 MAX_STDIN = 4 * MIB
@@ -133,8 +133,7 @@ class Process:
 
     async def signal(self, number: int) -> None:
         """Send a signal to the process group; raises ProcessNotFoundError after its end."""
-        if type(number) is bool or not 1 <= number <= _LAST_SIGNAL:
-            raise InvalidRequestError(f"a signal is a number from 1 to 64, got {number!r}")
+        check_whole("signal", number, 1, _LAST_SIGNAL)
         if not self.is_running or self._ended is not None:
             raise ProcessNotFoundError(f"the process {self.id} has ended", id=self.id)
         self._sent = number

@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import SocketStream, TaskGroup, TaskStatus
 
 from headrace.engine import ports
-from headrace.engine.agent import AgentConnection
+from headrace.engine.agent import CLOSED, AgentConnection
 from headrace.engine.config import EngineConfig, IsolationReport
 from headrace.engine.context import Context, ContextSettings
 from headrace.engine.contexts import Contexts
@@ -125,7 +125,6 @@ class Sandbox:
         self._inside: _Inside | None = None
         self._exit_detail: str | None = None
         self._oom_kills = 0
-        self._is_agent_lost = False
         self._ending = anyio.Event()
         self._ended = anyio.Event()
 
@@ -303,6 +302,11 @@ class Sandbox:
         self._check_running()
         await self._contexts.default(Language.PYTHON).await_ready()
 
+    def warm_up(self) -> None:
+        """Spend idle time on what the first execution would otherwise wait for."""
+        for context in self.contexts:
+            context.warm_up()
+
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Live: be built, say that it stands, and clean up when the end has come.
 
@@ -318,14 +322,20 @@ class Sandbox:
                     await self._ending.wait()
                 except HeadraceError as error:
                     failure = error
+                    self._end(error.message)
+                finally:
+                    # Nobody reads the agent's answers from here on, so nobody may wait for them.
+                    if self._agent is not None:
+                        self._agent.end(self.end_detail or _ENGINE_CLOSED)
                 tasks.cancel_scope.cancel()
         except Exception:
             # Trouble of one sandbox must stay its own.
             _logger.exception("a sandbox failed", extra={"sandbox_id": self.id})
             failure = LaunchError(f"the sandbox {self.id} failed: internal failure of the engine")
+            self._end(failure.message)
         finally:
             was_built = self.state is not SandboxState.CREATING
-            self._end(failure.message if failure is not None else _ENGINE_CLOSED)
+            self._end(_ENGINE_CLOSED)
             with anyio.CancelScope(shield=True):
                 await self._release()
         if failure is not None and not was_built:
@@ -356,7 +366,7 @@ class Sandbox:
     async def _build(self, tasks: TaskGroup) -> None:
         ours, theirs = socket.socketpair()
         config, logs = self._services.config, self._services.logs
-        agent = AgentConnection(ours, timeout=config.agent_timeout, on_end=self._lose_agent)
+        agent = AgentConnection(ours, timeout=config.agent_timeout, on_end=self._end)
         self._agent = agent
         self._launcher.listen(self.id, self)
         with theirs:
@@ -400,10 +410,6 @@ class Sandbox:
         before, self._oom_kills = self._oom_kills, stats.oom_kills or 0
         return self._oom_kills > before
 
-    def _lose_agent(self, detail: str) -> None:
-        self._is_agent_lost = self.end_detail is None
-        self._end(detail)
-
     def _end(self, detail: str) -> None:
         if self.end_detail is None:
             self.end_detail = detail
@@ -417,7 +423,7 @@ class Sandbox:
                 await self._launcher.kill(self.id)
             except HeadraceError as error:
                 _logger.warning("sandbox %s not killed: %s", self.id, error.message)
-            if self._is_agent_lost and self._exit_detail is not None:
+            if self.end_detail == CLOSED and self._exit_detail is not None:
                 self.end_detail = self._exit_detail
             detail = self.end_detail or _ENGINE_CLOSED
             await self._contexts.aclose(detail)

@@ -77,6 +77,8 @@ class Lines(Transfer):
                 raise AgentProtocolError(f"a line has more than {MAX_LINE} bytes")
             for line in lines:
                 yield _read_line(line)
+        if rest:
+            raise AgentProtocolError("the last line is not finished")
 
 
 async def break_off(agent: AgentConnection, request: AgentRequest) -> None:

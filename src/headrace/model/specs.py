@@ -260,6 +260,14 @@ def check_env(env: object) -> None:
             )
 
 
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """Refuse what is not a whole number from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequestError(
+            f"{name} must be a whole number from {low} to {high}, got {value!r}"
+        )
+
+
 def check_positive(name: str, value: object, maximum: float = MAX_TIMEOUT) -> None:
     """Refuse what is not a finite number above 0 and at most ``maximum``."""
     if isinstance(value, bool) or not isinstance(value, int | float):

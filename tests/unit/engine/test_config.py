@@ -49,7 +49,7 @@ def test_a_bad_setting_is_refused_and_named(name: str, value: object) -> None:
 
 
 def test_an_unknown_requirement_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidRequestError, match="'magic'.*idmapped_mounts"):
+    with pytest.raises(InvalidRequestError, match=r"'magic'.*idmapped_mounts"):
         make(require=frozenset({"magic", "memory"}))
 
 

@@ -190,8 +190,14 @@ def test_of_two_mounts_on_one_point_the_later_counts() -> None:
 
 
 def test_a_runtime_directory_in_memory_passes_and_one_on_disk_warns() -> None:
-    assert probe.judge_runtime(Path("/run"), "tmpfs").state is State.PASS
-    assert probe.judge_runtime(Path("/run"), "ext4").state is State.WARN
+    assert probe.judge_runtime(Path("/run"), "tmpfs", is_root=True).state is State.PASS
+    assert probe.judge_runtime(Path("/run"), "ext4", is_root=True).state is State.WARN
+
+
+def test_an_ordinary_user_is_not_told_to_mount() -> None:
+    remedy = probe.judge_runtime(Path("/tmp/x"), "ext4", is_root=False).remedy
+
+    assert remedy == "set XDG_RUNTIME_DIR to a directory of yours in memory"
 
 
 @pytest.mark.parametrize(

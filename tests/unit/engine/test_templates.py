@@ -16,7 +16,7 @@ def test_an_alias_leads_to_its_template() -> None:
 
 
 def test_an_unknown_template_is_named_with_the_known_ones() -> None:
-    with pytest.raises(TemplateNotFoundError, match="'nope'.*base, code-interpreter"):
+    with pytest.raises(TemplateNotFoundError, match=r"'nope'.*base, code-interpreter"):
         Templates({"base": "code-interpreter"}).find("nope")
 
 
