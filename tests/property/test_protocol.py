@@ -1,12 +1,16 @@
 """No bytes that a guest can send make the parsers do anything but refuse."""
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_guest.protocol import (
+    MAX_GUEST_FRAME,
     FrameReader,
     ProtocolError,
     encode_frame,
@@ -70,3 +74,35 @@ def test_frames_survive_any_cut(messages: list[dict[str, str]], step: int) -> No
     ]
     assert found == messages
     assert reader.is_empty
+
+
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_each_hostile_frame_of_the_corpus_is_judged_as_its_name_says(path: Path) -> None:
+    expected = path.name.partition("-")[0]
+    reader = FrameReader(MAX_GUEST_FRAME)
+    judged = "incomplete"
+    try:
+        for body in reader.feed(path.read_bytes()):
+            message = parse_kernel_message(body)
+            judged = "accepted"
+            # What is accepted can be sent on as it is.
+            json.dumps(asdict(message), allow_nan=False, ensure_ascii=False).encode()
+    except ProtocolError:
+        judged = "refused"
+    assert judged == expected
+
+
+@given(st.sampled_from(CORPUS), st.integers(0, 400), st.binary(min_size=1, max_size=4))
+def test_what_comes_of_the_corpus_by_changing_it_is_judged_too(
+    path: Path, position: int, change: bytes
+) -> None:
+    data = bytearray(path.read_bytes()[:2000])
+    data[position : position + len(change)] = change
+    try:
+        for body in FrameReader(MAX_GUEST_FRAME).feed(bytes(data)):
+            parse_kernel_message(body)
+    except ProtocolError:
+        return
