@@ -7,7 +7,7 @@ import pytest
 
 from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import HeadraceError, InvalidRequestError, NotFoundError
-from headrace.model.events import FileChanged, FileChange, WatchStarted
+from headrace.model.events import FileChange, FileChanged, WatchStarted
 from headrace.model.files import FileType
 from headrace.model.specs import MIB
 from tests.support.running import run_process, run_python

@@ -56,7 +56,8 @@ async def test_a_print_is_seen_while_the_code_still_runs(sandbox: Sandbox) -> No
 
 LARGE = {
     "100 MB in lines": (
-        "line = 'x' * 99 + '\\n'\nimport sys\nfor _ in range(1000):\n    sys.stdout.write(line * 1000)",
+        "line = 'x' * 99 + '\\n'\nimport sys\n"
+        "for _ in range(1000):\n    sys.stdout.write(line * 1000)",
         (b"x" * 99 + b"\n") * 1_000_000,
     ),
     "one line of 50 MB": ("print('y' * 50_000_000)", b"y" * 50_000_000 + b"\n"),

@@ -147,7 +147,7 @@ async def test_many_commands_at_once(sandbox: Sandbox) -> None:
 
 async def test_standard_input_that_was_not_asked_for_is_refused(sandbox: Sandbox) -> None:
     process = await sandbox.start_process(ProcessRequest(("sleep", "5")))
-    with pytest.raises((InvalidRequestError, HeadraceError), match="stdin|input"):
+    with pytest.raises((InvalidRequestError, HeadraceError), match=r"stdin|input"):
         await process.write_stdin(b"x")
     await process.signal(9)
     await process.wait()

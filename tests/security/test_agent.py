@@ -144,9 +144,14 @@ def schedule(pid: int) -> dict[str, str]:
     }
 
 
-async def test_the_agent_cannot_be_slowed_or_limited(sandbox: Sandbox, place: Place) -> None:
+async def test_the_agent_cannot_be_slowed_or_limited(
+    sandbox: Sandbox, place: Place, mode: Mode
+) -> None:
     """Threat: prlimit(1, NOFILE=3) leaves the agent unable to answer; so does SCHED_IDLE."""
     verdict = await probe_in(sandbox, place, schedule, 1)
+    group = verdict.pop("autogroup")
+    # With one id for all, a sandbox may make its own agent wait behind its other processes.
+    assert mode is Mode.ROOTLESS or group in ("EPERM", "EACCES", "ENOENT")
     assert set(verdict.values()) <= {"EPERM", "EACCES", "ENOENT"}, verdict
     await assert_agent_works(sandbox)
 

@@ -395,7 +395,30 @@ async def test_the_emergency_keys_are_covered(probe: Probe) -> None:
     assert await probe(what_covers_sysrq) in ("absent", "null", "EACCES", "EROFS", "EPERM")
 
 
+def what_covers(names: list[str]) -> dict[str, object]:
+    """Say what stands where the kernel would tell about the whole machine."""
+    import stat
+
+    def look(name: str) -> str:
+        path = f"/proc/{name}"
+        try:
+            info = os.stat(path)  # noqa: PTH116 - raw, like the rest
+        except OSError as error:
+            return name_of(error.errno or 0)
+        if stat.S_ISDIR(info.st_mode):
+            return "open" if os.listdir(path) else "covered"  # noqa: PTH208
+        is_null = stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
+        return "covered" if is_null else "open"
+
+    return each(names, look)
+
+
 async def test_what_proc_tells_of_the_host_is_hidden(probe: Probe) -> None:
     """Threats (5, 6): kernel memory, keys and messages of the whole machine."""
-    verdict = (await probe(kernel_settings))["read"]
-    assert set(verdict.values()) <= {"empty", "ENOENT", "EACCES", "EPERM"}, verdict
+    names = """kcore keys key-users kmsg timer_list sched_debug kallsyms vmallocinfo slabinfo
+        pagetypeinfo acpi scsi asound latency_stats sysrq-trigger"""
+    verdict = await probe(what_covers, names.split())
+    assert set(verdict.values()) <= {"covered", "ENOENT"}, verdict
+    assert "open" in outside(what_covers, names.split()).values()
+    answers = (await probe(kernel_settings))["read"]
+    assert set(answers.values()) <= {"empty", "ENOENT", "EACCES", "EPERM"}, answers

@@ -19,19 +19,22 @@ def sockets():
     found = []
     for name in os.listdir('/proc/self/fd'):
         try:
-            sock = socket.socket(fileno=os.dup(int(name)))
+            sock = socket.fromfd(int(name), socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.getpeername()
         except OSError:
             continue
-        if sock.family == socket.AF_UNIX:
-            sock.setblocking(True)
-            found.append(sock)
+        sock.setblocking(True)
+        found.append(sock)
     return found
 
 def pack(body):
     return struct.pack('!I', len(body)) + body
 
+ours = sockets()
+assert ours
+
 def send(data):
-    for sock in sockets():
+    for sock in ours:
         try:
             sock.sendall(data)
         except OSError:
@@ -49,8 +52,6 @@ def result(execution, bundle, **fields):
     full = dict(type='result', execution=execution, bundle=bundle, is_main=True, omitted={},
                 display_id=None, is_update=False)
     return {**full, **fields}
-
-assert sockets()
 """
 
 LIES = {
@@ -83,7 +84,6 @@ LIES = {
     "a negative size": "forge(**result('x', {}, omitted={'a/b': -1}))",
     "an unknown status": "forge(type='done', execution=own_id(), status='root', exit_code=0)",
     "an id of a megabyte": "forge(type='done', execution='x' * 2**20, status='ok', exit_code=0)",
-    "half a frame": "send(struct.pack('!I', 1000) + b'half')",
     "a message of an agent": "forge(type='reply', request=1, value={}, error=None, detail='')",
     "a verb of the launcher": "forge(id=1, verb='kill', sandbox='x')",
 }
@@ -138,6 +138,18 @@ async def test_a_kernel_that_lies_loses_only_its_own_execution(
     await assert_next_one_works(sandbox)
 
 
+async def test_half_a_frame_is_waited_for_until_the_time_limit(
+    sandbox: Sandbox, other: Sandbox
+) -> None:
+    """Threat (42): a frame that never ends swallows the honest ones behind it."""
+    async with unharmed(other):
+        outcome = await run_with_id(sandbox, "send(struct.pack('!I', 1000) + b'half')", timeout=2)
+    assert outcome.finished.reason is FinishReason.TIMEOUT
+    assert outcome.finished.state_lost
+    assert_numbered(outcome)
+    await assert_next_one_works(sandbox)
+
+
 @pytest.mark.parametrize("noise", NOISE, ids=str)
 async def test_frames_of_another_execution_change_nothing(sandbox: Sandbox, noise: str) -> None:
     """Threat (42): a kernel writes into, or ends, an execution that is not its own."""
@@ -184,15 +196,18 @@ async def test_a_request_for_input_that_nobody_accepts_does_not_block(sandbox: S
     await assert_next_one_works(sandbox)
 
 
-@pytest.mark.parametrize("way", ["sock.shutdown(2)", "os.close(int(name))"])
+@pytest.mark.parametrize("way", ["sock.shutdown(2)", "sock.close(); os.close(int(name))"])
 async def test_a_kernel_that_closes_its_sockets_is_replaced(
     sandbox: Sandbox, other: Sandbox, way: str
 ) -> None:
     """Threat (42): the end of the channel without an end of the execution."""
     code = (
+        "for sock in ours:\n"
+        "    sock.close()\n"
         "for name in os.listdir('/proc/self/fd'):\n"
         "    try:\n"
-        "        sock = socket.socket(fileno=os.dup(int(name)))\n"
+        "        sock = socket.fromfd(int(name), socket.AF_UNIX, socket.SOCK_STREAM)\n"
+        "        sock.getpeername()\n"
         "    except OSError:\n"
         "        continue\n"
         f"    {way}\n"
@@ -228,7 +243,7 @@ async def test_a_flood_of_frames_does_not_hinder_a_sibling(
 async def test_descriptors_sent_to_the_host_do_not_stay(sandbox: Sandbox) -> None:
     """Threat (42): fill the host's table of descriptors by passing it some."""
     code = (
-        "for sock in sockets():\n"
+        "for sock in ours:\n"
         "    for _ in range(50):\n"
         "        try:\n"
         "            socket.send_fds(sock, [b'\\0'], [0] * 50)\n"

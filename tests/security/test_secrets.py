@@ -111,11 +111,13 @@ def import_ours() -> dict[str, object]:
     import importlib.util
 
     names = sorted(d.metadata["Name"] for d in importlib.metadata.distributions())
-    found = []
+    found: list[str] = []
     for top, directories, files in os.walk("/"):
         if top == "/":
             directories[:] = [name for name in directories if name not in ("proc", "sys")]
         found += [f"{top}/{name}" for name in (*directories, *files) if "headrace" in name.lower()]
+    # Where the Python prefix lies is no secret.
+    found = [path for path in found if not sys.prefix.startswith(path.replace("//", "/"))]
     return {
         "spec": importlib.util.find_spec("headrace") is not None,
         "metadata": [name for name in names if name and "headrace" in name.lower()],

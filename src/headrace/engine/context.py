@@ -39,6 +39,7 @@ MAX_QUEUED_CODE = 64 * MIB
 KEPT_EXECUTIONS = 256
 _DRAIN = 2.0
 _SETTLE = 0.1
+_STOP = 10.0
 _RESTART_SLACK = 30.0
 
 _logger = logging.getLogger(__name__)
@@ -149,6 +150,11 @@ class Context:
         self._queue.append(execution)
         self._queued_code += execution.size
         self._remember(execution)
+        kernel = self._kernel
+        is_idle = self.state is ContextState.IDLE and self._restart is None
+        if is_idle and kernel is not None and not kernel.is_lost:
+            # At once, not when the task has its turn: that is much of what short code costs.
+            self._begin_next(kernel)
         self._wake.set()
 
     async def interrupt(self) -> bool:
@@ -225,7 +231,8 @@ class Context:
         """End the context alone, while its sandbox goes on."""
         self._closed = self._closed or detail
         self._scope.cancel()
-        await self._stopped.wait()
+        with anyio.move_on_after(_STOP):
+            await self._stopped.wait()
         if self._kernel is not None:
             await self._kernel.kill()
         await self.aclose(detail)
@@ -275,8 +282,16 @@ class Context:
 
     def kernel_said(self, message: KernelMessage) -> None:
         """Pass on what the kernel says of the running execution."""
-        if self._current is not None:
-            self._current.hear(message)
+        execution, kernel = self._current, self._kernel
+        if execution is None or kernel is None:
+            return
+        execution.hear(message)
+        is_plain = self.state is ContextState.BUSY and execution.stopped is None
+        if execution.done is not None and is_plain:
+            kernel.finish()
+            self._end_current(execution.conclude(None))
+            self._move(ContextState.IDLE)
+            self._wake.set()
 
     def kernel_ended(self) -> None:
         """Wake whoever must know that the kernel is no more."""
@@ -289,39 +304,54 @@ class Context:
     async def _do_next(self) -> None:
         """Wait until there is something to do, and do it."""
         kernel = self._kernel
-        if kernel is not None and kernel.end is not None:
+        if self._current is not None and kernel is not None:
+            await self._see_through(kernel, self._current)
+        elif kernel is not None and kernel.is_lost:
             await self._lose_idle_kernel(kernel)
         elif self._restart is not None:
             await self._replace_kernel()
         elif self._queue:
-            await self._run_execution()
+            await self._begin_when_ready()
         else:
             self._wake = anyio.Event()
             await self._wake.wait()
 
-    async def _run_execution(self) -> None:
-        execution = self._queue.popleft()
-        self._queued_code -= execution.size
-        self._current = execution
-        if self._kernel is not None and self._kernel.is_lost:
-            await self._lose_idle_kernel(self._kernel)
+    async def _begin_when_ready(self) -> None:
+        """Begin the next execution, with a kernel that is started for it if there is none."""
         if self._kernel is None:
             self._move(ContextState.RESTARTING)
             await self._start_kernel()
-        if self._kernel is None:
+        if self._kernel is not None:
+            if self._queue:
+                self._begin_next(self._kernel)
+        elif self._queue:
+            self._current = self._take_next()
             self._end_current(
                 Ending(FinishReason.KERNEL_DIED, state_lost=True, detail=self._failure)
             )
-        elif execution.stopped is not None:
-            self._end_current(execution.conclude(None))
-        else:
-            await self._run_on(self._kernel, execution)
 
-    async def _run_on(self, kernel: Kernel, execution: Execution) -> None:
-        self._hand_over(kernel, execution)
+    def _begin_next(self, kernel: Kernel) -> None:
+        """Hand the next execution over to an idle kernel."""
+        execution = self._current = self._take_next()
+        self._count += 1
+        self._move(ContextState.BUSY)
+        execution.start(self._count)
+        if not kernel.is_configured:
+            kernel.configure({**self._sandbox_env(), **self.spec.env}, self.spec.cwd)
+        kernel.begin(execution.id, execution.log, execution.order)
+
+    def _take_next(self) -> Execution:
+        execution = self._queue.popleft()
+        self._queued_code -= execution.size
+        return execution
+
+    async def _see_through(self, kernel: Kernel, execution: Execution) -> None:
+        """Wait for the end of what was begun; end it if it does not end by itself."""
         self._limit = TimeLimit(execution.timeout)
         await self._limit.watch(execution.halted)
         self._limit = None
+        if execution.is_finished:
+            return
         if not execution.halted.is_set():
             execution.stop(timed_out(execution.timeout))
         if not execution.over.is_set():
@@ -334,14 +364,6 @@ class Context:
             self._move(ContextState.IDLE)
         else:
             await self._replace_kernel()
-
-    def _hand_over(self, kernel: Kernel, execution: Execution) -> None:
-        self._count += 1
-        self._move(ContextState.BUSY)
-        execution.start(self._count)
-        if not kernel.is_configured:
-            kernel.configure({**self._sandbox_env(), **self.spec.env}, self.spec.cwd)
-        kernel.begin(execution.id, execution.log, execution.order)
 
     async def _stop_code(self, kernel: Kernel, execution: Execution) -> None:
         """Interrupt the code; if that does not end it in time, kill its kernel."""

@@ -48,6 +48,9 @@ class TimeLimit:
 
     async def watch(self, event: anyio.Event) -> None:
         """Return when the event is set or the time is over."""
+        if self._seconds is None:
+            await event.wait()
+            return
         with anyio.move_on_after(self._seconds) as self._scope:
             await event.wait()
         self._scope = None

@@ -26,6 +26,7 @@ import anyio
 from headrace.engine.event_log import EventLog
 from headrace.engine.launcher import ExitNotice, Launcher
 from headrace.engine.output import OutputPump
+from headrace.engine.share import Share
 from headrace.model.errors import HeadraceError, KernelDiedError
 from headrace.model.events import ExecutionEvent, Stream
 from headrace_guest.protocol import (
@@ -135,6 +136,7 @@ class Kernel:
         self._ready = anyio.Event()
         self._exited = anyio.Event()
         self._loop = asyncio.get_running_loop()
+        self._share = Share(self._loop.time())
         self._sock, self._guest_ends, self._pumps = _open_channels()
         self._loop.add_reader(self._sock, self._on_readable)
 
@@ -256,12 +258,19 @@ class Kernel:
         """
         if self._pull() or self._waits_for_room >= _ROOM_TRIES:
             self._waits_for_room = 0
+            began = self._loop.time()
             self._read()
+            # What it sends may take more time than one guest may have of all the others.
+            self._pause(self._share.spend(began, self._loop.time()))
         else:
             # The log's disk has no room for the output.
             self._waits_for_room += 1
+            self._pause(_ROOM_RETRY)
+
+    def _pause(self, seconds: float) -> None:
+        if seconds and self._is_reading:
             self._loop.remove_reader(self._sock)
-            self._later(_ROOM_RETRY, self._read_again)
+            self._later(seconds, self._read_again)
 
     def _read_again(self) -> None:
         if self._is_reading:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import anyio
@@ -37,6 +38,7 @@ from headrace_guest.protocol import AgentExit, AgentReply
 
 MAX_STDIN = 4 * MIB
 KEPT_PROCESSES = 64
+KEPT_ARGV = 1 * MIB
 _STDIN_TIMEOUT = 60.0
 _KILL_WAIT = 5.0
 _LAST_SIGNAL = 64
@@ -177,6 +179,8 @@ class Process:
     def begin(self, pid: int, log: EventLog[ProcessEvent], limits: Limits) -> None:
         """Note that the process runs; called in the agent's reader, before it reads on."""
         self.pid = pid
+        # It was sent, may be large, and is nobody's business any more.
+        self.request = replace(self.request, env={})
         self._log = log
         self._limits = limits
         log.on_limit = self._hit_output_limit
@@ -296,7 +300,7 @@ class Processes:
         self._was_oom = was_oom
         self._starting: set[Process] = set()
         self._running: dict[int, Process] = {}
-        self._ended: deque[Process] = deque(maxlen=KEPT_PROCESSES)
+        self._ended: deque[Process] = deque()
         self._sinks: deque[Sink] = deque()
 
     def list(self) -> list[Process]:
@@ -360,7 +364,6 @@ class Processes:
         """End every log as killed and close everything; safe to call twice."""
         for process in [*self._starting, *self._running.values()]:
             await process.aclose(detail)
-        self._ended.extend(self._running.values())
         self._starting.clear()
         self._running.clear()
         while self._sinks:
@@ -376,10 +379,18 @@ class Processes:
         self._running[pid] = process
         self._tasks.start_soon(self._see_through, process)
 
+    def _keep(self, process: Process) -> None:
+        """Remember one that has ended, within bounds."""
+        self._ended.append(process)
+        sizes = [sum(map(len, each.request.argv)) for each in self._ended]
+        while len(self._ended) > KEPT_PROCESSES or sum(sizes) > KEPT_ARGV:
+            self._ended.popleft()
+            del sizes[0]
+
     async def _see_through(self, process: Process) -> None:
         await process.run(self._was_oom)
         self._running.pop(process.pid, None)
-        self._ended.append(process)
+        self._keep(process)
         self._sinks.extend(Sink(fd) for fd in process.keep_pipes())
         while self._sinks and (len(self._sinks) > _MAX_SINKS or self._sinks[0].is_closed):
             self._sinks.popleft().close()

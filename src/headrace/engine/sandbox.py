@@ -123,6 +123,7 @@ class Sandbox:
         self._contexts = self._make_contexts()
         self._agent: AgentConnection | None = None
         self._inside: _Inside | None = None
+        self._tasks: TaskGroup | None = None
         self._exit_detail: str | None = None
         self._oom_kills = 0
         self._ending = anyio.Event()
@@ -315,6 +316,7 @@ class Sandbox:
         failure: HeadraceError | None = None
         try:
             async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
                 try:
                     await self._build(tasks)
                     self._move(SandboxState.RUNNING)
@@ -350,6 +352,9 @@ class Sandbox:
         """
         if notice.kernel is not None:
             self._contexts.kernel_exited(notice)
+            if notice.oom and self._tasks is not None:
+                # So that this is not taken for the reason of a later kill.
+                self._tasks.start_soon(self._was_out_of_memory)
         elif notice.oom:
             self._exit_detail = "its first process was killed because it ran out of memory"
         elif notice.signal is not None:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headrace.model.ids import SandboxId
@@ -31,7 +31,7 @@ class Store(Protocol):
 
 
 class RecentSandboxes:
-    """A store in memory that remembers the last ``maximum`` sandboxes."""
+    """A store in memory that remembers the last ``maximum`` sandboxes; of the dead no metadata."""
 
     def __init__(self, maximum: int = 10_000) -> None:
         self._maximum = maximum
@@ -39,7 +39,8 @@ class RecentSandboxes:
 
     def save(self, record: SandboxRecord) -> None:
         """Keep this record; the oldest one goes when there are too many."""
-        self._records[record.sandbox_id] = record
+        kept = record if record.ended_at is None else replace(record, metadata={})
+        self._records[record.sandbox_id] = kept
         self._records.move_to_end(record.sandbox_id)
         if len(self._records) > self._maximum:
             self._records.popitem(last=False)

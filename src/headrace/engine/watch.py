@@ -11,6 +11,7 @@ from headrace.engine.event_log import EventLog, LogStore
 from headrace.engine.transfers import Lines
 from headrace.model.errors import (
     AgentProtocolError,
+    DeadlineError,
     HeadraceError,
     OutputTooLargeError,
     QuotaError,
@@ -30,6 +31,7 @@ from headrace.model.records import WATCH_CODEC
 
 MAX_WATCHES = 32
 _NO_OUTPUT = 0
+_START_TIMEOUT = 30.0
 _FOR_EVER = 10 * 365 * 24 * 3600.0
 
 
@@ -64,8 +66,12 @@ class Watch:
 
     async def close(self) -> None:
         """Watch no longer; safe to call twice."""
-        self._scope.cancel()
+        self.abandon()
         await self.wait()
+
+    def abandon(self) -> None:
+        """Begin to end; nobody waits for it."""
+        self._scope.cancel()
 
     async def await_started(self) -> None:
         """Wait until changes are reported; raises what the agent says if they cannot be."""
@@ -138,7 +144,17 @@ class Watches:
         watch = Watch(watch_id, path, lambda: self._make_log(watch_id))
         self._running[watch_id] = watch
         self._tasks.start_soon(self._see_through, watch, Lines(self._agent, fields))
-        await watch.await_started()
+        try:
+            with anyio.fail_after(_START_TIMEOUT):
+                await watch.await_started()
+        except TimeoutError as error:
+            watch.abandon()
+            raise DeadlineError(
+                f"watching {path} did not begin within {_START_TIMEOUT:g} s", path=path
+            ) from error
+        except BaseException:
+            watch.abandon()
+            raise
         return watch
 
     def find(self, watch_id: str) -> Watch | None:

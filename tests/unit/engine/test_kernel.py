@@ -22,6 +22,7 @@ from headrace.model.events import ExecutionEvent, InputRequested, OutputWritten
 from headrace.model.records import EXECUTION_CODEC
 from headrace_guest.protocol import (
     MAX_GUEST_FRAME,
+    MAX_VALUES,
     KernelDone,
     KernelInput,
     KernelMessage,
@@ -243,6 +244,7 @@ async def test_late_frames_of_earlier_code_are_dropped(store: LogStore) -> None:
         (encode_frame(DONE) * 2, "does not run"),
         (encode_frame({**ASK, "prompt": "refuse me"}), "may not be asked"),
         (b"\0\0\x27\x10" + b"[" * 10_000, "not JSON"),
+        (encode_frame({"type": "result", "x": [0] * (MAX_VALUES + 1)}), "1000000 values"),
         (
             encode_frame({"type": "error", "x": json.loads("[" * 400 + "]" * 400)}),
             "execution must be text",
@@ -415,6 +417,21 @@ async def test_a_large_frame_within_the_limit_is_taken(log: EventLog[ExecutionEv
         await played.guest.send(result)
         await wait_until(lambda: played.listener.said != [])
         assert played.kernel.end is None
+
+
+async def test_a_kernel_that_takes_too_much_time_is_read_less_often(
+    log: EventLog[ExecutionEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with at_work() as played:
+        played.begin(log)
+        rests = iter([0.02, 0.02])
+        monkeypatch.setattr(played.kernel._share, "spend", lambda _began, _ended: next(rests, 0.0))
+        times = []
+        for number in range(1, 4):
+            await played.guest.send({**ASK, "prompt": str(number)})
+            await wait_until(lambda number=number: len(played.listener.said) == number)  # type: ignore[misc]
+            times.append(anyio.current_time())
+        assert min(times[1] - times[0], times[2] - times[1]) >= 0.015
 
 
 def test_signals_have_names() -> None:

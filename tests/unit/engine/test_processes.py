@@ -28,7 +28,7 @@ from headrace.model.events import (
     ProcessStarted,
     Stream,
 )
-from headrace.model.specs import Limits, ProcessRequest, PtySize, SandboxSpec
+from headrace.model.specs import ExecutionRequest, Limits, ProcessRequest, PtySize, SandboxSpec
 from headrace_guest.protocol import AgentExit
 from tests.support.fakes import FakeAgent, FakeLauncher, open_fake_engine
 from tests.support.logs import PATIENCE, count_descriptors, wait_until
@@ -259,6 +259,35 @@ async def test_a_kill_by_somebody_is_not_taken_for_lack_of_memory(world: World) 
     world.agent.processes[process.pid].scope.cancel()
     exited = terminal(await read(process))
     assert (exited.reason, exited.signal) == (FinishReason.ERROR, 9)
+
+
+async def test_an_earlier_lack_of_memory_is_not_taken_for_the_reason_of_a_later_kill(
+    world: World,
+) -> None:
+    world.launcher.oom_kills = 2
+    execution = await world.sandbox.execute(ExecutionRequest("oom"))
+    assert (await execution.wait()).reason is FinishReason.OOM
+    await wait_until(lambda: "stats" in world.launcher.verbs)
+    process = await world.start("sleep")
+    world.agent.processes[process.pid].ended_by = signal.SIGKILL
+    world.agent.processes[process.pid].scope.cancel()
+    assert terminal(await read(process)).reason is FinishReason.ERROR
+
+
+async def test_ended_processes_are_kept_within_bounds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.engine.processes.KEPT_ARGV", 300)
+    made = []
+    for _ in range(4):
+        made.append(await world.start("echo", "x" * 100))
+        await made[-1].wait()
+        await wait_until(lambda: world.sandbox.processes == [])
+    for process in made[:2]:
+        with pytest.raises(ProcessNotFoundError):
+            world.sandbox.process(process.id)
+    assert world.sandbox.process(made[-1].id) is made[-1]
+    assert made[-1].request.env == {}
 
 
 async def test_processes_are_listed_and_found_again(world: World) -> None:

@@ -426,8 +426,8 @@ async def test_a_failure_of_ours_ends_one_sandbox_only(
     def break_down(*_: object) -> None:
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(sandbox.contexts[0], "_hand_over", break_down)
-    execution = await sandbox.execute(ExecutionRequest("out x"))
+    monkeypatch.setattr(sandbox.contexts[0], "_see_through", break_down)
+    execution = await sandbox.execute(ExecutionRequest("handle"))
     finished = await execution.wait()
     assert finished.reason is FinishReason.KILLED
     await wait_until(lambda: sandbox.state is SandboxState.KILLED)

@@ -17,6 +17,18 @@ def test_the_newest_record_of_a_sandbox_is_found() -> None:
     assert found.end_detail == "it was killed"
 
 
+def test_of_a_sandbox_that_ended_no_metadata_is_kept() -> None:
+    store = RecentSandboxes()
+    store.save(replace(RECORD, metadata={"a": "b"}))
+    alive = store.find(RECORD.sandbox_id)
+    assert alive is not None
+    assert alive.metadata == {"a": "b"}
+    store.save(replace(RECORD, metadata={"a": "b"}, ended_at=2.0))
+    ended = store.find(RECORD.sandbox_id)
+    assert ended is not None
+    assert ended.metadata == {}
+
+
 def test_an_unknown_sandbox_is_not_found() -> None:
     assert RecentSandboxes().find(SandboxId("b" * 26)) is None
 

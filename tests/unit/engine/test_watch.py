@@ -12,7 +12,7 @@ import pytest
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
 from headrace.engine.watch import MAX_WATCHES, Watch
-from headrace.model.errors import PathNotFoundError, QuotaError
+from headrace.model.errors import DeadlineError, PathNotFoundError, QuotaError
 from headrace.model.events import (
     ChangesDropped,
     FileChange,
@@ -113,7 +113,6 @@ async def test_a_flood_of_changes_ends_the_watch_with_the_limit(
         await anyio.sleep_forever()
 
     world.agent._watch = flood  # type: ignore[assignment, method-assign]
-    monkeypatch.setattr("headrace.engine.watch._NO_OUTPUT", 0)
     world.engine._logs._bounds = _small(world.engine)
     watch = await world.sandbox.files.watch("/w")
     assert (await watch.wait()).reason is FinishReason.OUTPUT_LIMIT
@@ -123,6 +122,24 @@ def _small(engine: Engine) -> Any:
     from dataclasses import replace
 
     return replace(engine._logs._bounds, records=20_000)
+
+
+async def test_a_watch_that_does_not_begin_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_request: object, fd: int) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            os.close(fd)
+
+    monkeypatch.setattr("headrace.engine.watch._START_TIMEOUT", 0.01)
+    world.agent._watch = hang  # type: ignore[assignment, method-assign]
+    with pytest.raises(DeadlineError, match="/w did not begin"):
+        await world.sandbox.files.watch("/w")
+    with anyio.move_on_after(0.005):
+        await world.sandbox.files.watch("/w")
+    await wait_until(lambda: [r["op"] for r in world.agent.requests].count("cancel") == 2)
 
 
 async def test_watches_are_bounded(world: World) -> None:
