@@ -4,6 +4,7 @@ It is started by its path, so that a checkout works like an installed package an
 starter's environment (current directory, PYTHONPATH) has a say in what is imported.
 """
 
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ def main() -> None:
     sys.dont_write_bytecode = True
     from headrace_guest import linux
 
+    # The guests' descriptors on their way count against this limit, too; unix(7).
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if role == "launcher":
         from headrace_guest import launcher  # the fork servers do not need it
 

@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from headrace_guest.loop import Loop
 from headrace_guest.operations import FileOperation, start_file_operation
@@ -35,6 +35,7 @@ from headrace_guest.protocol import (
     take_int,
 )
 from headrace_guest.spawn import (
+    Identity,
     OperationError,
     Process,
     fork_child,
@@ -61,13 +62,6 @@ for _codec in ("ascii", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"
     codecs.lookup(_codec)
 for _codec in ("utf-32", "utf-32-le", "utf-32-be"):
     codecs.lookup(_codec)
-
-
-class Identity(Protocol):
-    """Who the agent's children may become."""
-
-    def become(self, user: str) -> None:
-        """Take a user's ids and capabilities for good; PermissionError if there is no such."""
 
 
 def serve(control: socket.socket, identity: Identity, *, path_prefix: str | None = None) -> None:
@@ -230,9 +224,9 @@ class Agent:
             raise ProtocolError(f"spawn takes {wanted} descriptors here, got {len(fds)}")
         if len(self._processes) + self._ending >= MAX_PROCESSES:
             raise OperationError("too_large", f"{MAX_PROCESSES} processes run already")
-        become = self._identity.become
+        identity = self._identity
         child = fork_child(
-            lambda status: run_command(command, become, status),
+            lambda status: run_command(command, identity, status),
             stdio=fds if command.size is None else (),
         )
         pipes = None
@@ -272,8 +266,8 @@ class Agent:
             raise ProtocolError(f"request {number} is running already")
         if len(self._operations) >= MAX_FILE_OPERATIONS:
             raise OperationError("too_large", f"{MAX_FILE_OPERATIONS} file operations run already")
-        become = self._identity.become
-        self._operations[number] = start_file_operation(self._loop, message, fds, become)
+        started = start_file_operation(self._loop, message, fds, self._identity)
+        self._operations[number] = started
 
     def _cancel(
         self, _number: int, message: Mapping[str, Any], _fds: list[int]

@@ -138,7 +138,7 @@ class NamespacePool:
         user = base + USER_ID
         with contextlib.ExitStack() as undo:
             undo.callback(self._block.give_back, base)
-            sandbox_ns = make_user_namespace(whole, whole)
+            sandbox_ns = make_user_namespace(whole, whole, owner=base)
             undo.callback(os.close, sandbox_ns)
             user_ns = make_user_namespace(
                 f"{self._owner[0]} {user} 1", f"{self._owner[1]} {user} 1"
@@ -147,12 +147,17 @@ class NamespacePool:
         return base, sandbox_ns, user_ns
 
 
-def make_user_namespace(uid_map: str, gid_map: str) -> int:
-    """Make a user namespace with these maps; gives its descriptor; user_namespaces(7)."""
+def make_user_namespace(uid_map: str, gid_map: str, owner: int = 0) -> int:
+    """Make a user namespace with these maps; gives its descriptor; user_namespaces(7).
+
+    What the kernel counts per user (inotify instances, message queues) it counts for the owner
+    of the namespace, too. With an owner of its own no sandbox can use up what others need.
+    """
     started_read, started_write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         try:
+            os.seteuid(owner)
             linux.unshare(linux.CLONE_NEWUSER)
             os.write(started_write, b"x")
             signal.pause()

@@ -51,6 +51,12 @@ _JOINED = (
     | linux.CLONE_NEWUSER
 )
 _OOM_SCORE = "500"
+_ROOTLESS_INOTIFY = "24"
+"""Of the 128 instances that a user usually has and that all its sandboxes share."""
+QUEUE_BYTES = 819_200
+ROOTLESS_QUEUE_BYTES = 200_000
+"""Two POSIX message queues of the default size; all sandboxes of a user share 819,200 bytes."""
+
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = {
     "fd": "/proc/self/fd",
@@ -67,9 +73,11 @@ class ProcessLimits:
 
     processes: int
     open_files: int
+    queue_bytes: int
 
     def apply(self) -> None:
         """Set them for this process and its children; only ever lowers the hard limits."""
+        _lower(resource.RLIMIT_MSGQUEUE, self.queue_bytes)
         _lower(resource.RLIMIT_NPROC, self.processes)
         _lower(resource.RLIMIT_NOFILE, self.open_files)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -93,13 +101,16 @@ class Identity:
     limits: ProcessLimits
 
     def become(self, user: str) -> None:
-        """Take the ids, capabilities and rlimits of ``user``; PermissionError if it has none."""
+        """Take the ids and capabilities of ``user``; PermissionError if there is no such."""
         if user == "root" and self.is_rootless:
             raise PermissionError("user 'root' needs root mode; this sandbox has one user only")
         if user == "root":
             linux.set_capabilities(ROOT_CAPS, ROOT_CAPS)
         else:
             _become_user(is_rootless=self.is_rootless)
+
+    def limit(self) -> None:
+        """Take the rlimits of a sandbox's processes."""
         self.limits.apply()
 
 
@@ -228,7 +239,25 @@ def build_sandbox(spec: SandboxSpec, sandbox_ns: int | None, user_ns: int | None
     socket.sethostname("sandbox")
 
 
-def lock_agent(spec: SandboxSpec, sandbox_ns: int | None, program: bytes) -> Identity:
+def open_user_settings() -> int:
+    """Open the settings of user namespaces while they may still be written.
+
+    What is looked up in it belongs to the user namespace of the one who looks, at that time.
+    """
+    return os.open("/proc/sys/user", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _limit_inotify(settings: int) -> None:
+    fd = os.open("max_inotify_instances", os.O_WRONLY | os.O_CLOEXEC, dir_fd=settings)
+    try:
+        os.write(fd, _ROOTLESS_INOTIFY.encode())
+    finally:
+        os.close(fd)
+
+
+def lock_agent(
+    spec: SandboxSpec, sandbox_ns: int | None, program: bytes, settings: int | None = None
+) -> Identity:
     """Give the agent its ids and take everything else away; call it in its own cgroup.
 
     The cgroup namespace is made here because its root is the cgroup of that moment. One
@@ -241,6 +270,9 @@ def lock_agent(spec: SandboxSpec, sandbox_ns: int | None, program: bytes) -> Ide
         linux.write_file("/proc/self/setgroups", "deny")
         linux.write_file("/proc/self/uid_map", f"{USER_ID} 0 1")
         linux.write_file("/proc/self/gid_map", f"{USER_ID} 0 1")
+        if settings is not None:
+            _limit_inotify(settings)
+            os.close(settings)
         linux.limit_bounding_set()
         linux.set_capabilities((linux.CAP_SYS_PTRACE,), ())
     else:

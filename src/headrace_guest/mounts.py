@@ -15,6 +15,7 @@ from headrace_guest.skeleton import USER_ID, Layer
 MIB = 1024 * 1024
 SHM_SIZE = 64 * MIB
 TTY_GROUP = 5
+MAX_TERMINALS = 64
 LOWERS = "/l"
 """Where the fork server's root holds the layers, by their names."""
 
@@ -178,7 +179,8 @@ def _plan_writable(spec: RootSpec) -> list[Step]:
 
 def _plan_devices(spec: RootSpec) -> list[Step]:
     group = "" if spec.base is None else f",gid={spec.base + TTY_GROUP}"
-    pts = f"newinstance,ptmxmode=0666,mode=0620{group}"
+    # The number of terminals is one limit for the whole machine.
+    pts = f"newinstance,ptmxmode=0666,mode=0620,max={MAX_TERMINALS}{group}"
     shm = f"size={SHM_SIZE},nr_inodes=10000,mode=1777"
     noexec = linux.MS_NOSUID | linux.MS_NOEXEC
     return [

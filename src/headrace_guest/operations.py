@@ -20,6 +20,7 @@ from headrace_guest.loop import Loop
 from headrace_guest.protocol import Json, ProtocolError, take, take_int, take_optional_int
 from headrace_guest.spawn import (
     MAX_STATUS,
+    Identity,
     OperationError,
     become_user,
     fork_child,
@@ -139,7 +140,7 @@ def _take_timeout(message: Mapping[str, Any], default: float | None) -> float | 
 
 
 def start_file_operation(
-    loop: Loop, message: Mapping[str, Any], fds: Sequence[int], become: Callable[[str], None]
+    loop: Loop, message: Mapping[str, Any], fds: Sequence[int], identity: Identity
 ) -> "FileOperation":
     """Start what a request asks for; raises ProtocolError or OperationError."""
     name: str = take(message, "action", str)
@@ -153,7 +154,8 @@ def start_file_operation(
     data = fds[0] if fds else -1
 
     def run(status: socket.socket) -> Mapping[str, Json]:
-        become_user(become, user)
+        become_user(identity, user)
+        identity.limit()
         files.accept_stop()
         if data >= 0:
             os.set_blocking(data, True)

@@ -77,6 +77,8 @@ def _plan_memory(version: int, size: int) -> list[Setting]:
         # Both are inherited, and a group without a killer would hang instead.
         Setting("memory.oom_control", "0", (errno.EINVAL,)),
         Setting("memory.swappiness", "0", (errno.ENOENT, errno.EINVAL)),
+        # v1 does not count what waits in TCP connections, but can bound it.
+        Setting("memory.kmem.tcp.limit_in_bytes", str(size // 8), (errno.ENOENT,)),
         # The limit with swap may never be the smaller one: when both grow it goes first, when
         # both shrink last; so it is written twice.
         Setting(with_swap, str(size), (errno.ENOENT, errno.EINVAL, errno.EBUSY)),

@@ -292,13 +292,23 @@ def _base_env(user: str, has_terminal: bool, path_prefix: str | None) -> dict[by
     }
 
 
-def run_command(
-    command: Command, become: Callable[[str], None], status: socket.socket
-) -> Mapping[str, Json]:
+class Identity(Protocol):
+    """Who the agent's children may become."""
+
+    def become(self, user: str) -> None:
+        """Take a user's ids and capabilities for good; PermissionError if there is no such."""
+
+    def limit(self) -> None:
+        """Take the resource limits of a sandbox's processes."""
+
+
+def run_command(command: Command, identity: Identity, status: socket.socket) -> Mapping[str, Json]:
     """Turn this child into the command; returns never, raises OperationError if it cannot."""
-    become_user(become, command.user)
+    become_user(identity, command.user)
     if command.size is not None:
         _open_terminal(command.size, status)
+    # Only now: whether descriptors may be sent depends on the limit of open files; unix(7).
+    identity.limit()
     try:
         os.chdir(command.cwd)
     except OSError as error:
@@ -306,10 +316,10 @@ def run_command(
     _exec(command)
 
 
-def become_user(become: Callable[[str], None], user: str) -> None:
+def become_user(identity: Identity, user: str) -> None:
     """Take a user's ids for good; raises OperationError if that is refused."""
     try:
-        become(user)
+        identity.become(user)
     except PermissionError as error:
         raise OperationError("permission_denied", str(error)) from error
     except OSError as error:

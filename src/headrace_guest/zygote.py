@@ -144,8 +144,17 @@ def _answer(control: socket.socket, server: Forkable, own_namespace: int) -> boo
         for fd in fds:
             os.close(fd)
     pidfd = os.pidfd_open(pid)
-    socket.send_fds(control, [json.dumps({"key": order["key"], "pid": pid}).encode()], [pidfd])
-    os.close(pidfd)
+    try:
+        answer = json.dumps({"key": order["key"], "pid": pid}).encode()
+        socket.send_fds(control, [answer], [pidfd])
+    except OSError as error:
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            raise
+        # Too many descriptors of this user are on their way (unix(7), ETOOMANYREFS).
+        os.kill(pid, signal.SIGKILL)
+        control.send(json.dumps({"key": order["key"], "error": str(error)}).encode())
+    finally:
+        os.close(pidfd)
     return True
 
 
@@ -215,10 +224,11 @@ class _AgentServer:
         sandbox_ns, user_ns = namespaces or (None, None)
         sock = socket.socket(fileno=control)
         spec = self._read_spec(order)
+        settings = isolate.open_user_settings() if spec.is_rootless else None
         try:
             isolate.build_sandbox(spec, sandbox_ns, user_ns)
             _await_go(go)
-            identity = isolate.lock_agent(spec, sandbox_ns, self._program)
+            identity = isolate.lock_agent(spec, sandbox_ns, self._program, settings)
             for namespace in namespaces:
                 os.close(namespace)
         except (OSError, ValueError) as error:
@@ -237,7 +247,7 @@ class _AgentServer:
             base=order["base"],
             is_mapped=order["is_mapped"],
         )
-        limits = isolate.ProcessLimits(order["processes"], order["open_files"])
+        limits = _read_limits(order, is_rootless=self._boot.is_rootless)
         return isolate.SandboxSpec(root, limits)
 
 
@@ -261,7 +271,7 @@ class _KernelServer:
         _null_streams()
         agent, events, stdout, stderr, go = _arrange(fds, 3)
         isolate.join_sandbox(agent)
-        limits = isolate.ProcessLimits(order["processes"], order["open_files"])
+        limits = _read_limits(order, is_rootless=self._boot.is_rootless)
         isolate.lock_kernel(limits, self._program, is_rootless=self._boot.is_rootless)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
@@ -270,6 +280,11 @@ class _KernelServer:
             os.close(fd)
         self._kernel.serve(socket.socket(fileno=events))
         os._exit(0)
+
+
+def _read_limits(order: Mapping[str, Any], *, is_rootless: bool) -> isolate.ProcessLimits:
+    queue_bytes = isolate.ROOTLESS_QUEUE_BYTES if is_rootless else isolate.QUEUE_BYTES
+    return isolate.ProcessLimits(order["processes"], order["open_files"], queue_bytes)
 
 
 def _null_streams() -> None:

@@ -41,6 +41,9 @@ class FakeIdentity:
         if self._before is not None:
             self._before()
 
+    def limit(self) -> None:
+        """Keep the limits of the test."""
+
 
 class AgentHost:
     """The engine's side of a real agent in a forked process."""

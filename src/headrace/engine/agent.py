@@ -4,6 +4,7 @@ What comes from there is checked and bounded. An agent that breaks the protocol,
 ends its sandbox and nothing else.
 """
 
+import errno
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,9 @@ class AgentConnection:
             except BlockingIOError:
                 await anyio.wait_writable(self._sock)
             except OSError as error:
+                if error.errno == errno.ETOOMANYREFS and len(rest) == len(frame):
+                    # unix(7): too many descriptors of this user are on their way.
+                    raise QuotaError(f"the agent cannot be asked: {error.strerror}") from error
                 self.end(CLOSED)
                 raise WrongStateError(f"the sandbox has ended: {self._ended}") from error
             else:

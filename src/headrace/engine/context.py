@@ -37,7 +37,6 @@ from headrace_guest.protocol import KernelMessage
 MAX_QUEUE = 256
 MAX_QUEUED_CODE = 64 * MIB
 KEPT_EXECUTIONS = 256
-_DRAIN = 2.0
 _SETTLE = 0.1
 _STOP = 10.0
 _RESTART_SLACK = 30.0
@@ -250,7 +249,7 @@ class Context:
             if end is None or (end.signal == signal.SIGKILL and not end.oom):
                 current.kill(self._closed)
             if kernel is not None:
-                await kernel.drain(_DRAIN)
+                await kernel.drain()
                 kernel.finish()
             current.finish(current.conclude(end))
         for execution in self._queue:
@@ -395,7 +394,7 @@ class Context:
         end = kernel.end
         if end is not None and end.signal == signal.SIGKILL and not (end.oom or kernel.was_killed):
             await anyio.sleep(_SETTLE)
-        await kernel.drain(_DRAIN)
+        await kernel.drain()
 
     def _end_current(self, ending: Ending) -> None:
         """Finish the current execution, which also tells of a kernel lost before it."""

@@ -1,6 +1,7 @@
 """The engine: the front door to all sandboxes of this node."""
 
 import logging
+import resource
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,6 +82,7 @@ class Engine:
         than ``config.require`` asks.
         """
         clock = clock or SystemClock()
+        _raise_open_files()
         launcher = Launcher(link or LauncherProcess.start(config), timeout=config.verb_timeout)
         failure: Exception | None = None
         try:
@@ -279,3 +281,13 @@ async def _read(launcher: Launcher, scope: anyio.CancelScope) -> None:
     """Hear the launcher until ``scope`` is cancelled: also while everything else is cleaned up."""
     with scope:
         await launcher.run()
+
+
+def _raise_open_files() -> None:
+    """Let this process open as many files as it may.
+
+    Each sandbox takes several descriptors here, and descriptors that guests of the same user
+    have on their way to each other count against this limit, too (unix(7)).
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

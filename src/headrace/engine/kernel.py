@@ -188,10 +188,11 @@ class Kernel:
         """Answer the code's ``input()``; None is the end of the file."""
         self._send({"type": "input", "execution": execution, "text": text})
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - passed on
-        """Bring into the log what is in the pipes now."""
-        for pump in self._pumps:
-            await pump.drain(timeout)
+    async def drain(self) -> None:
+        """Bring what is in the pipes now into the log, or note that it is lost."""
+        for fd, pump in zip(self._output_fds, self._pumps, strict=True):
+            if not await pump.drain(DRAIN_TIMEOUT) and self._log is not None:
+                self._log.drop(pump.stream, count_unread(fd), SLOW_REASON)
 
     def finish(self) -> None:
         """Let go of the execution's log; what comes later of it is dropped."""

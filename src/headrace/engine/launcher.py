@@ -19,7 +19,7 @@ import anyio
 
 import headrace_guest
 from headrace.engine.config import EngineConfig, IsolationReport
-from headrace.model.errors import DeadlineError, LaunchError, UnavailableError
+from headrace.model.errors import DeadlineError, LaunchError, QuotaError, UnavailableError
 from headrace.model.specs import Limits
 
 MAX_MESSAGE = 64 * 1024
@@ -307,6 +307,8 @@ class Launcher:
                     await anyio.wait_writable(self._sock)
                 except (BrokenPipeError, ConnectionResetError) as error:
                     raise UnavailableError("sandboxes cannot be reached: no launcher") from error
+                except OSError as error:
+                    raise QuotaError(f"the launcher cannot be asked: {error.strerror}") from error
                 else:
                     return
 

@@ -1,7 +1,10 @@
 """Pipes between the engine and a sandbox: never blocking, with back-pressure and deadlines."""
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 
 import anyio
 import anyio.lowlevel
@@ -9,7 +12,17 @@ import anyio.lowlevel
 from headrace.model.errors import DeadlineError, WrongStateError
 
 CHUNK = 64 * 1024
+DRAIN_TIMEOUT = 15.0
+"""How many seconds output may take at the end; more than a log waits for its disk by itself."""
+SLOW_REASON = "log disk too slow"
+"""Why output is lost that could not be brought into the log even then."""
 _SINK_PAUSE = 0.05
+
+
+def count_unread(fd: int) -> int:
+    """Say how many bytes wait in a pipe."""
+    answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def open_pipe() -> tuple[int, int]:

@@ -15,7 +15,7 @@ from headrace.engine.event_log import EventLog, LogStore
 from headrace.engine.execution import Stop, timed_out
 from headrace.engine.expiry import TimeLimit
 from headrace.engine.output import OutputPump
-from headrace.engine.pipes import PipeWriter, Sink, open_pipe
+from headrace.engine.pipes import DRAIN_TIMEOUT, SLOW_REASON, PipeWriter, Sink, count_unread, open_pipe
 from headrace.model.errors import (
     DeadlineError,
     HeadraceError,
@@ -42,7 +42,6 @@ KEPT_ARGV = 1 * MIB
 _STDIN_TIMEOUT = 60.0
 _KILL_WAIT = 5.0
 _LAST_SIGNAL = 64
-_DRAIN = 2.0
 _END_OF_TRANSMISSION = b"\x04"
 _MAX_SINKS = 64
 
@@ -241,8 +240,10 @@ class Process:
                 await self._exited.wait()
 
     async def _drain(self) -> None:
-        for _fd, pump in self._pumps:
-            await pump.drain(_DRAIN)
+        """Bring what was written into the log, or note that it is lost."""
+        for fd, pump in self._pumps:
+            if not await pump.drain(DRAIN_TIMEOUT):
+                self.log.drop(pump.stream, count_unread(fd), SLOW_REASON)
 
     def _finish(self, *, was_oom: bool) -> None:
         if not self.is_running:
@@ -362,8 +363,9 @@ class Processes:
 
     async def aclose(self, detail: str) -> None:
         """End every log as killed and close everything; safe to call twice."""
-        for process in [*self._starting, *self._running.values()]:
-            await process.aclose(detail)
+        async with anyio.create_task_group() as tasks:
+            for process in [*self._starting, *self._running.values()]:
+                tasks.start_soon(process.aclose, detail)
         self._starting.clear()
         self._running.clear()
         while self._sinks:

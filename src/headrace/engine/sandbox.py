@@ -352,7 +352,7 @@ class Sandbox:
         """
         if notice.kernel is not None:
             self._contexts.kernel_exited(notice)
-            if notice.oom and self._tasks is not None:
+            if notice.oom and self.is_alive and self._tasks is not None:
                 # So that this is not taken for the reason of a later kill.
                 self._tasks.start_soon(self._was_out_of_memory)
         elif notice.oom:

@@ -86,6 +86,7 @@ def test_memory_and_disk_are_one_limit_without_swap() -> None:
     assert planned(1, "memory") == [
         ("memory.oom_control", "0"),
         ("memory.swappiness", "0"),
+        ("memory.kmem.tcp.limit_in_bytes", "128"),
         ("memory.memsw.limit_in_bytes", "1024"),
         ("memory.limit_in_bytes", "1024"),
         ("memory.memsw.limit_in_bytes", "1024"),

@@ -383,8 +383,9 @@ print("after", flush=True)
 def test_the_filter_holds_for_programs_that_are_started() -> None:
     done = run_filtered("""
 import subprocess
-print(open("/proc/self/status").read().count("Seccomp:\\t2"))
-print(subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode != 0)
+print(open("/proc/self/status").read().count("Seccomp:\\t2"), flush=True)
+status = subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode
+print(status != 0, flush=True)
 print(subprocess.run(["grep", "-c", "Seccomp:.2", "/proc/self/status"]).returncode)
 """)
     assert done.stdout.split() == ["1", "True", "1", "0"]
