@@ -26,6 +26,7 @@ import anyio
 from headrace.engine.event_log import EventLog
 from headrace.engine.launcher import ExitNotice, Launcher
 from headrace.engine.output import OutputPump
+from headrace.engine.pipes import drain
 from headrace.engine.share import Share
 from headrace.model.errors import HeadraceError, KernelDiedError
 from headrace.model.events import ExecutionEvent, Stream
@@ -124,6 +125,7 @@ class Kernel:
         self._frames = FrameReader(MAX_GUEST_FRAME)
         self._outgoing = bytearray()
         self._execution: str | None = None
+        self._log: EventLog[ExecutionEvent] | None = None
         self._past: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for_room = 0
         self._is_launched = False
@@ -174,7 +176,8 @@ class Kernel:
         self, execution: str, log: EventLog[ExecutionEvent], order: Mapping[str, Any]
     ) -> None:
         """Hand code over; what it prints goes to ``log`` until `finish`."""
-        for pump in self._pumps:
+        self._log = log
+        for _fd, pump in self._pumps:
             pump.attach(log)
         self._execution = execution
         message = {"type": "execute", "execution": execution, **order}
@@ -190,13 +193,13 @@ class Kernel:
 
     async def drain(self) -> None:
         """Bring what is in the pipes now into the log, or note that it is lost."""
-        for fd, pump in zip(self._output_fds, self._pumps, strict=True):
-            if not await pump.drain(DRAIN_TIMEOUT) and self._log is not None:
-                self._log.drop(pump.stream, count_unread(fd), SLOW_REASON)
+        if self._log is not None:
+            await drain(self._pumps, self._log)
 
     def finish(self) -> None:
         """Let go of the execution's log; what comes later of it is dropped."""
-        for pump in self._pumps:
+        self._log = None
+        for _fd, pump in self._pumps:
             pump.detach()
         self._forget_execution()
 
@@ -245,7 +248,7 @@ class Kernel:
         self._loop.remove_writer(self._sock)
         self._sock.close()
         self._close_guest_ends()
-        for pump in self._pumps:
+        for _fd, pump in self._pumps:
             await pump.aclose()
 
     # --- reading ------------------------------------------------------------------------------
@@ -280,7 +283,7 @@ class Kernel:
     def _pull(self) -> bool:
         """Bring what is in the pipes into the log; says whether all of it found room."""
         found_room = True
-        for pump in self._pumps:
+        for _fd, pump in self._pumps:
             found_room = pump.pull() and found_room
         return found_room
 
@@ -395,7 +398,7 @@ class Kernel:
             return len(data)
 
 
-def _open_channels() -> tuple[socket.socket, list[int], tuple[OutputPump, ...]]:
+def _open_channels() -> tuple[socket.socket, list[int], list[tuple[int, OutputPump]]]:
     """Open the event socket and the pipes; gives our socket, the guest's ends and the pumps."""
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair()
@@ -406,10 +409,10 @@ def _open_channels() -> tuple[socket.socket, list[int], tuple[OutputPump, ...]]:
         for stream in (Stream.STDOUT, Stream.STDERR):
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             guest_ends.append(write_end)
-            pumps.append(OutputPump(read_end, stream))
+            pumps.append((read_end, OutputPump(read_end, stream)))
         ours.setblocking(False)
         undo.pop_all()
-    return ours, guest_ends, tuple(pumps)
+    return ours, guest_ends, pumps
 
 
 def _close_all(fds: list[int]) -> None:

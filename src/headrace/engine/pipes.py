@@ -5,29 +5,35 @@ import fcntl
 import os
 import sys
 import termios
+from collections.abc import Iterable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
+from headrace.engine.event_log import EventLog
+from headrace.engine.output import OutputPump
 from headrace.model.errors import DeadlineError, WrongStateError
 
 CHUNK = 64 * 1024
-DRAIN_TIMEOUT = 15.0
+
+_DRAIN_TIMEOUT = 15.0
 """How many seconds output may take at the end; more than a log waits for its disk by itself."""
-SLOW_REASON = "log disk too slow"
-"""Why output is lost that could not be brought into the log even then."""
+_LOST_REASON = "log disk too slow"
 _SINK_PAUSE = 0.05
-
-
-def count_unread(fd: int) -> int:
-    """Say how many bytes wait in a pipe."""
-    answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
 
 
 def open_pipe() -> tuple[int, int]:
     """Open a pipe; gives its read end, then its write end."""
     return os.pipe2(os.O_CLOEXEC)
+
+
+async def drain(pumps: Iterable[tuple[int, OutputPump]], log: EventLog[Any]) -> None:
+    """Bring what is in the pipes of these pumps into their log, or note that it is lost."""
+    for fd, pump in pumps:
+        if not await pump.drain(_DRAIN_TIMEOUT):
+            answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+            log.drop(pump.stream, int.from_bytes(answer, sys.byteorder), _LOST_REASON)
 
 
 class PipeClosedError(WrongStateError):

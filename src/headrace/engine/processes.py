@@ -15,7 +15,7 @@ from headrace.engine.event_log import EventLog, LogStore
 from headrace.engine.execution import Stop, timed_out
 from headrace.engine.expiry import TimeLimit
 from headrace.engine.output import OutputPump
-from headrace.engine.pipes import DRAIN_TIMEOUT, SLOW_REASON, PipeWriter, Sink, count_unread, open_pipe
+from headrace.engine.pipes import PipeWriter, Sink, drain, open_pipe
 from headrace.model.errors import (
     DeadlineError,
     HeadraceError,
@@ -196,7 +196,7 @@ class Process:
             self._stop = timed_out(self.request.timeout)
         if not self._exited.is_set():
             await self._kill()
-        await self._drain()
+        await drain(self._pumps, self.log)
         is_kill = self._ended is not None and self._ended.signal == signal.SIGKILL
         is_ours = self._stop is not None or self._sent == signal.SIGKILL
         self._finish(was_oom=is_kill and not is_ours and await was_oom())
@@ -214,7 +214,7 @@ class Process:
         if self.is_running:
             if self._ended is None:
                 self._stop = Stop(FinishReason.KILLED, detail)
-            await self._drain()
+            await drain(self._pumps, self.log)
             self._finish(was_oom=False)
         await self.close_channels()
 
@@ -238,12 +238,6 @@ class Process:
             except HeadraceError:
                 # It has just ended, or its sandbox has; both are told from elsewhere.
                 await self._exited.wait()
-
-    async def _drain(self) -> None:
-        """Bring what was written into the log, or note that it is lost."""
-        for fd, pump in self._pumps:
-            if not await pump.drain(DRAIN_TIMEOUT):
-                self.log.drop(pump.stream, count_unread(fd), SLOW_REASON)
 
     def _finish(self, *, was_oom: bool) -> None:
         if not self.is_running:

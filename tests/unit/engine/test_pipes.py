@@ -1,13 +1,24 @@
 """Pipes to and from guests: complete, bounded in time, safe to close while in use."""
 
 import os
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from headrace.engine.pipes import PipeClosedError, PipeReader, PipeWriter, Sink, open_pipe
+from headrace.engine.event_log import EventLog
+from headrace.engine.output import OutputPump
+from headrace.engine.pipes import (
+    PipeClosedError,
+    PipeReader,
+    PipeWriter,
+    Sink,
+    drain,
+    open_pipe,
+)
 from headrace.model.errors import DeadlineError
+from headrace.model.events import Stream
 from tests.support.logs import count_descriptors, wait_until
 
 
@@ -122,3 +133,26 @@ def _accepts(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+async def test_output_that_finds_no_room_in_time_is_noted_as_lost() -> None:
+    class StuckPump:
+        stream = Stream.STDOUT
+
+        async def drain(self, _seconds: float) -> bool:
+            return False
+
+    class Log:
+        def __init__(self) -> None:
+            self.drops: list[tuple[Stream, int, str]] = []
+
+        def drop(self, stream: Stream, count: int, reason: str) -> None:
+            self.drops.append((stream, count, reason))
+
+    read_end, write_end = open_pipe()
+    os.write(write_end, b"x" * 123)
+    log = Log()
+    await drain([(read_end, cast("OutputPump", StuckPump()))], cast("EventLog[Any]", log))
+    assert log.drops == [(Stream.STDOUT, 123, "log disk too slow")]
+    os.close(read_end)
+    os.close(write_end)
