@@ -23,6 +23,8 @@ MAX_REPRESENTATIONS = 64
 _MAX_BUNDLE = MAX_GUEST_FRAME - 64 * 1024
 _MAX_DEPTH = 64
 _MAX_MIME = 256
+_VALUE_COST = 16
+"""Bytes that a JSON value counts as at least: a host refuses frames of too many values."""
 # No character takes more in ASCII JSON: two escaped halves of a surrogate pair.
 _WORST_ESCAPE = 12
 _MAX_INT_BITS = 4096
@@ -128,7 +130,7 @@ class _Cleaner:
         self._spent = 0
 
     def clean(self, value: Any, depth: int) -> Json:  # noqa: ANN401 - user code gives anything
-        self._spend(2)
+        self._spend(_VALUE_COST)
         if value is None or value is True or value is False:
             return value
         if depth > _MAX_DEPTH:

@@ -384,8 +384,10 @@ def take_optional_int(message: Mapping[str, Any], key: str) -> int | None:
 
 
 def clean_text(text: str) -> str:
-    """Replace lone surrogates, which are not text and cannot be sent on."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    """Replace each lone surrogate, which is not text and cannot be sent on, by U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clean_json(value: Any) -> Json:  # noqa: ANN401 - any JSON comes in

@@ -296,3 +296,9 @@ def test_a_pillow_image_is_a_picture(kernel: KernelProcess) -> None:
 def test_showing_a_pillow_image_displays_it(kernel: KernelProcess) -> None:
     outcome = kernel.run("from PIL import Image\nImage.new('RGB', (3, 2), 'red').show()")
     assert len(_pictures(outcome)) == 1
+
+
+def test_json_of_too_many_values_is_omitted_before_a_host_refuses_it() -> None:
+    bundle, omitted = make_bundle({"text/plain": "zeros", "application/json": [0] * 600_000})
+    assert list(bundle) == ["text/plain"]
+    assert list(omitted) == ["application/json"]

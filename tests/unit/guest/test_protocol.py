@@ -180,3 +180,8 @@ def test_agent_messages_are_read() -> None:
 def test_an_agent_message_with_a_wrong_field_is_refused(message: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):
         parse_agent_message(body(message))
+
+
+def test_a_lone_surrogate_becomes_one_replacement_character() -> None:
+    assert protocol.clean_text("a\ud800b\udfff") == "a\ufffdb\ufffd"
+    assert protocol.clean_text("häuser \U0001f600") == "häuser \U0001f600"
