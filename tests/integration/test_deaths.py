@@ -1,11 +1,15 @@
 """Whatever code does to itself, the stream says truthfully how it ended, and life goes on."""
 
+import os
+import signal
+from pathlib import Path
+
 import anyio
 import pytest
 
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
-from headrace.model.events import ExecutionFinished, FinishReason
+from headrace.model.events import ExecutionFinished, FinishReason, OutputWritten
 from headrace.model.specs import MIB, ExecutionRequest, Limits, SandboxSpec
 from tests.support.modes import Mode
 from tests.support.running import Outcome, run_python
@@ -193,3 +197,51 @@ async def test_other_sandboxes_notice_nothing_of_a_death(engine: Engine, sandbox
     assert outcome.finished.reason is FinishReason.KERNEL_DIED
     await engine.kill(dying.id)
     assert (await execution.wait()).reason is FinishReason.OK
+
+
+def pids_in(namespace: str) -> dict[int, int]:
+    """Give the processes of a pid namespace: their pids inside, and here."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if str((path / "ns/pid").readlink()) != namespace:
+                continue
+            status = (path / "status").read_text()
+        except OSError:
+            continue
+        (numbers,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
+        found[int(numbers.split()[-1])] = int(path.name)
+    return found
+
+
+NAMESPACE = "import os\nprint(os.readlink('/proc/self/ns/pid'), os.getpid(), flush=True)\n"
+
+
+@pytest.mark.parametrize("victim", ["PID 1", "kernel"])
+async def test_what_is_killed_from_outside_is_said_to_be_and_others_live(
+    engine: Engine, sandbox: Sandbox, victim: str
+) -> None:
+    doomed = await engine.create(SandboxSpec())
+    execution = await doomed.execute(ExecutionRequest(NAMESPACE + "import time; time.sleep(60)"))
+    text = ""
+    with anyio.fail_after(20):
+        async for event in execution.events():
+            text += event.text if isinstance(event, OutputWritten) else ""
+            if text.endswith("\n"):
+                break
+    namespace, kernel = text.split()
+    pids = pids_in(namespace)
+    os.kill(pids[1 if victim == "PID 1" else int(kernel)], signal.SIGKILL)
+    with anyio.fail_after(20):
+        finished = await execution.wait()
+    assert finished.state_lost
+    if victim == "PID 1":
+        assert finished.reason is FinishReason.KILLED
+        assert finished.detail
+        assert not doomed.is_alive
+    else:
+        assert (finished.reason, finished.signal) == (FinishReason.KERNEL_DIED, 9)
+        assert (await run_python(doomed, "1+1")).finished.reason is FinishReason.OK
+    await doomed.kill()
+    assert pids_in(namespace) == {}
+    assert (await run_python(sandbox, "1+1")).finished.reason is FinishReason.OK
