@@ -17,6 +17,7 @@ import pytest
 from headrace.engine.event_log import EventLog, LogStore
 from headrace.engine.kernel import Kernel, KernelEnd, name_of
 from headrace.engine.launcher import ExitNotice
+from headrace.engine.output import OutputPump
 from headrace.model.errors import KernelDiedError, LaunchError
 from headrace.model.events import ExecutionEvent, InputRequested, OutputWritten
 from headrace.model.records import EXECUTION_CODEC
@@ -160,9 +161,13 @@ async def test_code_is_handed_over_and_its_end_is_heard(log: EventLog[ExecutionE
         assert played.kernel.end is None
 
 
+@pytest.mark.parametrize("reads_by_itself", [True, False])
 async def test_output_that_was_written_before_a_message_is_before_it(
-    log: EventLog[ExecutionEvent],
+    log: EventLog[ExecutionEvent], monkeypatch: pytest.MonkeyPatch, *, reads_by_itself: bool
 ) -> None:
+    if not reads_by_itself:
+        # As if the loop never came to the pipes before the socket.
+        monkeypatch.setattr(OutputPump, "_on_readable", lambda _pump: None)
     async with at_work() as played:
         played.begin(log)
         for number in range(50):
