@@ -154,16 +154,20 @@ def make_user_namespace(uid_map: str, gid_map: str, owner: int = 0) -> int:
     of the namespace, too. With an owner of its own no sandbox can use up what others need.
     """
     started_read, started_write = os.pipe2(os.O_CLOEXEC)
+    held_read, held_write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         try:
             os.seteuid(owner)
             linux.unshare(linux.CLONE_NEWUSER)
             os.write(started_write, b"x")
-            signal.pause()
+            # Until it is killed, or nobody is left who could kill it.
+            os.close(held_write)
+            os.read(held_read, 1)
         finally:
             os._exit(1)
     os.close(started_write)
+    os.close(held_read)
     try:
         if os.read(started_read, 1) != b"x":
             raise OSError("a helper could not make a user namespace")
@@ -172,6 +176,7 @@ def make_user_namespace(uid_map: str, gid_map: str, owner: int = 0) -> int:
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(started_read)
+        os.close(held_write)
         os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)

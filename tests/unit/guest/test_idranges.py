@@ -1,11 +1,21 @@
 """Ranges of ids are never shared, and a crash gives them back."""
 
 import os
+import select
 from pathlib import Path
 
 import pytest
 
-from headrace_guest.idranges import FIRST_ID, RANGE, SLOTS, Block, NoRangeError, is_alive
+from headrace_guest import linux
+from headrace_guest.idranges import (
+    FIRST_ID,
+    RANGE,
+    SLOTS,
+    Block,
+    NoRangeError,
+    is_alive,
+    make_user_namespace,
+)
 
 
 def test_two_launchers_never_get_the_same_block(tmp_path: Path) -> None:
@@ -51,3 +61,18 @@ def test_ranges_do_not_overlap_and_run_out(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_not_alive(tmp_path: Path) -> None:
     assert not is_alive("b77", tmp_path)
+
+
+def test_a_launcher_that_dies_half_way_leaves_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper has inherited the pipe, so the pipe ends when nobody is left."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(linux, "write_file", lambda *_: os._exit(0))
+        make_user_namespace("0 0 1", "0 0 1")
+        os._exit(1)
+    os.close(write)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert select.select([read], [], [], 10)[0] == [read]
+    assert os.read(read, 1) == b""
+    os.close(read)
