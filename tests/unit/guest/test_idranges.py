@@ -68,9 +68,11 @@ def test_a_launcher_that_dies_half_way_leaves_no_helper(monkeypatch: pytest.Monk
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        monkeypatch.setattr(linux, "write_file", lambda *_: os._exit(0))
-        make_user_namespace("0 0 1", "0 0 1")
-        os._exit(1)
+        try:
+            monkeypatch.setattr(linux, "write_file", lambda *_: os._exit(0))
+            make_user_namespace("0 0 1", "0 0 1", owner=os.geteuid())
+        finally:
+            os._exit(1)
     os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
     assert select.select([read], [], [], 10)[0] == [read]
