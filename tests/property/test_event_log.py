@@ -11,8 +11,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.log_files import Bounds
+from headrace.engine.log_store import LogStore
 from headrace.model.events import (
     ExecutionEvent,
     ExecutionFinished,

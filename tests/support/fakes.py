@@ -22,7 +22,9 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from headrace.engine.config import EngineConfig
-from headrace.engine.engine import Engine
+from headrace.engine.engine import Collaborators, Engine
+from headrace.engine.expiry import SystemClock
+from headrace.engine.meter import Meter, NoMeter
 from headrace.engine.pipes import PipeClosedError, PipeReader, PipeWriter
 from headrace_guest.protocol import MAX_HOST_FRAME, FrameReader, decode_body, encode_frame
 
@@ -724,6 +726,7 @@ async def open_fake_engine(
     launcher: FakeLauncher | None = None,
     *,
     clock: FakeClock | None = None,
+    meter: Meter | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Engine, FakeLauncher]]:
     """Open a real engine on a fake launcher."""
@@ -733,7 +736,8 @@ async def open_fake_engine(
         tasks.start_soon(launcher.run)
         config = make_config(directory, **settings)
         try:
-            async with Engine.open(config, link=launcher, clock=clock) as engine:
+            outside = Collaborators(clock=clock or SystemClock(), meter=meter or NoMeter())
+            async with Engine.open(config, link=launcher, outside=outside) as engine:
                 yield engine, launcher
         except Exception as error:  # noqa: BLE001 - raised below, not in a group of one
             failure = error

@@ -13,8 +13,9 @@ from statistics import median, quantiles
 import anyio
 import click
 
-from headrace.cli import embedded
 from headrace.engine.engine import Engine
+from headrace.engine.opening import open_engine
+from headrace.engine.places import find_places
 from headrace.engine.sandbox import Sandbox
 from headrace.model.events import ExecutionEvent, OutputWritten, ResultDisplayed
 from headrace.model.specs import MIB, ExecutionRequest, Limits, SandboxSpec
@@ -43,8 +44,8 @@ def command(*, rounds: int, as_json: bool, mode: str) -> int:
 
 
 async def _measure_here(mode: str, rounds: int) -> list["Figure"]:
-    places = embedded.find_places(mode, os.environ)
-    async with embedded.open_engine(mode, frozenset(), places, pool_size=4) as engine:
+    places = find_places(mode, os.environ)
+    async with open_engine(mode, frozenset(), places, pool_size=4) as engine:
         return await measure(engine, rounds)
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 import anyio
 import click
 
-from headrace.cli import embedded, sources
-from headrace.cli.embedded import is_root_mode, open_engine
+from headrace.cli import sources
 from headrace.cli.failure import ungrouped
 from headrace.engine.config import REQUIREMENTS, IsolationReport, check_requirements
-from headrace.engine.probe import Check, Places, State, probe
+from headrace.engine.opening import open_engine
+from headrace.engine.places import Places, find_places, is_root_mode
+from headrace.engine.probe import Check, State, probe
 from headrace.model.errors import HeadraceError
 from headrace.model.events import ExecutionFinished, FinishReason
 from headrace.model.specs import ExecutionRequest, SandboxSpec
@@ -39,7 +40,7 @@ def command(*, as_json: bool, require: tuple[str, ...], mode: str) -> int:
     """
     names = sources.parse_names(require)
     check_requirements(names)
-    places = embedded.find_places(mode, os.environ)
+    places = find_places(mode, os.environ)
     checks = probe(places, is_root=is_root_mode(mode))
     checks += anyio.run(try_engine, mode, names, places)
     if as_json:

@@ -7,15 +7,15 @@ from typing import TypedDict, Unpack
 import anyio
 import click
 
-from headrace.cli import embedded, exit_status, sources
-from headrace.cli.embedded import open_engine
+from headrace.cli import exit_status, sources
 from headrace.cli.failure import ungrouped
 from headrace.cli.results import ResultsFolder
 from headrace.cli.session import Session, SignalGate, Streams
 from headrace.cli.sources import Source
 from headrace.cli.terminal import LineSource, ReaderGoneError, open_outputs
 from headrace.engine.config import check_requirements
-from headrace.engine.probe import Places
+from headrace.engine.opening import open_engine
+from headrace.engine.places import Places, find_places
 from headrace.model.specs import MAX_TIMEOUT, Limits, SandboxSpec
 
 
@@ -81,7 +81,7 @@ def make_plan(options: RunOptions) -> RunPlan:
         timeout=sources.parse_timeout(options["timeout"]),
         mode=options["mode"],
         require=require,
-        places=embedded.find_places(options["mode"], os.environ),
+        places=find_places(options["mode"], os.environ),
         has_input=sources.STANDARD_INPUT not in options["files"],
     )
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from headrace.model.errors import InvalidRequestError, IsolationError, LaunchError
-from headrace.model.specs import MIB, check_positive
+from headrace.model.specs import MAX_TIMEOUT, MIB, Limits, check_positive, check_whole
 
 MODES = ("auto", "root", "rootless")
 REQUIREMENTS = (
@@ -24,6 +24,19 @@ REQUIREMENTS = (
 """The protections that a caller may insist on."""
 
 _NODE = re.compile(r"[a-z][a-z2-7]{3}")
+_RUN = re.compile(r"[a-z0-9-]{1,64}")
+
+GENEROUS = Limits(
+    memory=64 * 1024 * MIB,
+    disk=64 * 1024 * MIB,
+    inodes=10_000_000,
+    processes=8192,
+    open_files=65_536,
+    cpus=64.0,
+    lifetime=MAX_TIMEOUT,
+    output=64 * 1024 * MIB,
+)
+"""The ceiling where the operator sets none: what no machine of today minds being asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,10 @@ class EngineConfig:
     ``max_creating`` are made at once. Logs are kept for ``log_retention`` seconds after their end
     and within ``log_bytes`` bytes. ``interrupt_grace`` is how many seconds code may take to answer
     an interrupt before its kernel is replaced. ``require`` names protections without which the
-    engine refuses to open. ``template_aliases`` maps other names of templates to ours. The
+    engine refuses to open. ``template_aliases`` maps other names of templates to ours.
+    ``default_limits`` are those of a sandbox that asks for none, and of the pool; ``max_limits``
+    is the most that may be asked for. One tenant may have ``max_tenant_sandboxes``. ``run`` names
+    this engine's logs among those of others with the same directories. The
     fields with ``timeout`` are deadlines in seconds. ``on_launched`` is called once the launcher
     runs and before any thread exists: the moment to give privileges up.
     """
@@ -46,13 +62,17 @@ class EngineConfig:
     python_prefix: Path = field(default_factory=lambda: Path(sys.prefix))
     pool_size: int = 4
     max_sandboxes: int = 500
+    max_tenant_sandboxes: int | None = None
     max_creating: int = 16
+    default_limits: Limits = field(default_factory=Limits)
+    max_limits: Limits = GENEROUS
     log_retention: float = 3600.0
     log_bytes: int = 4096 * MIB
     interrupt_grace: float = 2.0
     require: frozenset[str] = frozenset()
     template_aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     node: str | None = None
+    run: str = "main"
     on_launched: Callable[[], None] | None = None
     launcher_start_timeout: float = 150.0
     sandbox_start_timeout: float = 30.0
@@ -84,16 +104,21 @@ class EngineConfig:
                 f"node must be four characters of [a-z2-7], a letter first, got {self.node!r}"
             )
         check_requirements(self.require)
+        if not _RUN.fullmatch(self.run):
+            raise InvalidRequestError(f"run must be letters, digits and '-', got {self.run!r}")
+        if self.max_tenant_sandboxes is not None:
+            check_whole("max_tenant_sandboxes", self.max_tenant_sandboxes, 1, self.max_sandboxes)
+        self.default_limits.check_within(self.max_limits)
 
     @property
     def log_runtime_dir(self) -> Path:
         """Where small logs and the newest parts of long ones are."""
-        return self.runtime_dir / "logs"
+        return self.runtime_dir / "logs" / self.run
 
     @property
     def log_state_dir(self) -> Path:
         """Where long logs are."""
-        return self.state_dir / "logs"
+        return self.state_dir / "logs" / self.run
 
 
 def check_requirements(names: Iterable[str]) -> None:

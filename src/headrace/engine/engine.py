@@ -5,17 +5,20 @@ import resource
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from headrace.engine.config import EngineConfig, IsolationReport
-from headrace.engine.event_log import EventLog, LogStore, Retention
+from headrace.engine.event_log import EventLog
 from headrace.engine.expiry import Clock, Reaper, SystemClock
 from headrace.engine.launcher import Launcher, LauncherLink, LauncherProcess
+from headrace.engine.log_store import LogStore, Retention
+from headrace.engine.meter import Meter, NoMeter
 from headrace.engine.pool import Pool
-from headrace.engine.sandbox import Sandbox, SandboxServices
+from headrace.engine.sandbox import Sandbox, SandboxServices, Timings
 from headrace.engine.store import RecentSandboxes, SandboxRecord, Store
 from headrace.engine.templates import Templates
 from headrace.model import ids
@@ -35,6 +38,15 @@ _CLOSE_TIMEOUT = 45.0
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Collaborators:
+    """What an engine is given from outside: its time, its memory of sandboxes, its figures."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    store: Store = field(default_factory=RecentSandboxes)
+    meter: Meter = field(default_factory=NoMeter)
+
+
 class Engine:
     """All sandboxes of this node. Open it with `Engine.open`, which also closes it."""
 
@@ -45,25 +57,31 @@ class Engine:
         report: IsolationReport,
         logs: LogStore,
         tasks: TaskGroup,
-        clock: Clock,
-        store: Store,
+        outside: Collaborators,
     ) -> None:
         self.config = config
         self.report = report
         self.node = config.node or ids.make_node(secrets.token_bytes(ids.NODE_LENGTH))
         self._logs = logs
         self._tasks = tasks
-        self._clock = clock
-        self._store = store
+        self._clock = outside.clock
+        self._store = outside.store
+        self._meter = outside.meter
         self._templates = Templates(config.template_aliases)
         self._services = SandboxServices(
-            config, launcher, logs, report, clock, self._forget, self._note_deadline
+            config, launcher, logs, report, self._clock, self._forget, self._note_deadline
         )
         self._all: dict[SandboxId, Sandbox] = {}
         self._taken: dict[SandboxId, Sandbox] = {}
         self._creating = anyio.Semaphore(config.max_creating)
-        self._pool = Pool(config.pool_size, DEFAULT_TEMPLATE, self._make_ready, self._has_room)
-        self._reaper: Reaper[Sandbox] = Reaper(clock, self._expire, self._housekeep)
+        self._pool = Pool(
+            config.pool_size,
+            DEFAULT_TEMPLATE,
+            config.default_limits,
+            self._make_ready,
+            self._has_room,
+        )
+        self._reaper: Reaper[Sandbox] = Reaper(self._clock, self._expire, self._housekeep)
         self._is_closing = False
 
     @classmethod
@@ -73,15 +91,14 @@ class Engine:
         config: EngineConfig,
         *,
         link: LauncherLink | None = None,
-        clock: Clock | None = None,
-        store: Store | None = None,
+        outside: Collaborators | None = None,
     ) -> AsyncIterator["Engine"]:
         """Start a launcher and everything else; at the end nothing of it is left.
 
         Raises LaunchError if the launcher does not come up, IsolationError if it enforces less
         than ``config.require`` asks.
         """
-        clock = clock or SystemClock()
+        outside = outside or Collaborators()
         _raise_open_files()
         launcher = Launcher(link or LauncherProcess.start(config), timeout=config.verb_timeout)
         failure: Exception | None = None
@@ -95,14 +112,13 @@ class Engine:
                 LogStore(
                     config.log_runtime_dir,
                     config.log_state_dir,
-                    clock=clock.now,
+                    clock=outside.clock.now,
                     retention=retention,
                 ) as logs,
                 anyio.create_task_group() as tasks,
             ):
-                engine = cls(
-                    config, launcher, report, logs, tasks, clock, store or RecentSandboxes()
-                )
+                engine = cls(config, launcher, report, logs, tasks, outside)
+                logs.on_finish = engine._measure
                 engine._begin()
                 reading = anyio.CancelScope(shield=True)
                 tasks.start_soon(_read, launcher, reading)
@@ -128,16 +144,31 @@ class Engine:
         Raises TemplateNotFoundError, QuotaError if there are too many, LaunchError if it cannot
         be built, UnavailableError if the engine is closing or overloaded.
         """
-        template = self._templates.find(spec.template)
-        self._check_open()
-        sandbox = self._pool.take(template.name, spec.limits)
-        if sandbox is None:
-            await self._make_room()
-            sandbox = await self._make(spec)
+        started = self._clock.monotonic()
+        try:
+            sandbox = await self._find_or_make(spec)
+        except HeadraceError as error:
+            self._meter.refused(error.code)
+            raise
         self._taken[sandbox.id] = sandbox
         sandbox.adopt(spec)
         self._remember(sandbox)
+        timings = sandbox.timings
+        timings.total = self._clock.monotonic() - started
+        self._meter.sandbox_created(timings.total, from_pool=timings.from_pool)
         return sandbox
+
+    async def _find_or_make(self, spec: SandboxSpec) -> Sandbox:
+        template = self._templates.find(spec.template)
+        spec.limits.check_within(self.config.max_limits)
+        self._check_open()
+        self._check_share(spec.tenant)
+        sandbox = self._pool.take(template.name, spec.limits)
+        if sandbox is not None:
+            sandbox.timings = Timings(from_pool=True)
+            return sandbox
+        await self._make_room()
+        return await self._make(spec)
 
     def find(self, sandbox_id: str) -> Sandbox:
         """Give the sandbox of that id; raises SandboxNotFoundError, which says how it ended."""
@@ -156,6 +187,14 @@ class Engine:
         """End a sandbox; returns when nothing of it is left."""
         await self.find(sandbox_id).kill()
 
+    def record(self, sandbox_id: str) -> SandboxRecord | None:
+        """Give what is remembered of a sandbox, also of one that is gone."""
+        return self._store.find(SandboxId(sandbox_id))
+
+    def count_ready(self) -> int:
+        """Give the number of sandboxes that wait in the pool."""
+        return len(self._pool)
+
     def find_log(self, log_id: str) -> EventLog[Any]:
         """Give the log of an execution, a process or a watch, also of a sandbox that is gone.
 
@@ -172,6 +211,7 @@ class Engine:
         raw = secrets.token_bytes(ids.SANDBOX_LENGTH)
         sandbox = Sandbox(ids.make_sandbox_id(self.node, raw), spec, self._services)
         self._all[sandbox.id] = sandbox
+        asked = self._clock.monotonic()
         try:
             try:
                 with anyio.fail_after(_TURN_TIMEOUT):
@@ -182,6 +222,7 @@ class Engine:
                 ) from error
             try:
                 self._check_open()
+                sandbox.timings.queue = self._clock.monotonic() - asked
                 await self._tasks.start(sandbox.run)
             finally:
                 self._creating.release()
@@ -191,7 +232,7 @@ class Engine:
         return sandbox
 
     async def _make_ready(self) -> Sandbox:
-        sandbox = await self._make(SandboxSpec())
+        sandbox = await self._make(SandboxSpec(limits=self.config.default_limits))
         try:
             await sandbox.await_ready()
             sandbox.warm_up()
@@ -213,6 +254,13 @@ class Engine:
             raise QuotaError(f"there are {self.config.max_sandboxes} sandboxes, the most allowed")
         await spare.kill("its place was needed")
 
+    def _check_share(self, tenant: str) -> None:
+        most = self.config.max_tenant_sandboxes
+        if most is None:
+            return
+        if sum(sandbox.spec.tenant == tenant for sandbox in self._taken.values()) >= most:
+            raise QuotaError(f"one tenant may have {most} sandboxes", maximum=most)
+
     def _check_open(self) -> None:
         if self._is_closing:
             raise UnavailableError("the engine is closing")
@@ -225,12 +273,18 @@ class Engine:
             self._tasks.start_soon(self._pool.run)
 
     async def _close(self) -> None:
-        """End all sandboxes at once, within a bound."""
+        await self.drain("the engine was closed")
+
+    async def drain(self, detail: str) -> None:
+        """Make no more sandboxes and end all that are, at once and within a bound.
+
+        Every stream gets its terminal event, with ``detail``; logs can still be read.
+        """
         self._is_closing = True
         with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
             async with anyio.create_task_group() as tasks:
                 for sandbox in list(self._all.values()):
-                    tasks.start_soon(self._kill_quietly, sandbox, "the engine was closed")
+                    tasks.start_soon(self._kill_quietly, sandbox, detail)
 
     async def _kill_quietly(self, sandbox: Sandbox, detail: str) -> None:
         try:
@@ -243,6 +297,7 @@ class Engine:
         self._reaper.forget(sandbox)
         if self._taken.pop(sandbox.id, None) is not None:
             self._remember(sandbox)
+            self._meter.sandbox_ended()
         self._pool.discard(sandbox)
         self._pool.refill()
 
@@ -252,10 +307,16 @@ class Engine:
             sandbox.spec.template,
             sandbox.spec.metadata,
             sandbox.created_at,
+            tenant=sandbox.spec.tenant,
             ended_at=None if sandbox.is_alive else self._clock.now(),
             end_detail=sandbox.end_detail,
         )
         self._store.save(record)
+
+    def _measure(self, log: EventLog[Any]) -> None:
+        end: Any = log.terminal
+        duration = getattr(end, "duration", 0.0)
+        self._meter.log_finished(log.codec.name, end.reason, duration, log.output_bytes)
 
     def _note_deadline(self, sandbox: Sandbox) -> None:
         if sandbox.id in self._taken:

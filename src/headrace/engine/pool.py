@@ -24,7 +24,7 @@ def has_same_bounds(one: Limits, other: Limits) -> bool:
 
 
 class Pool:
-    """Ready sandboxes of one template with default limits; `run` refills it, one by one.
+    """Ready sandboxes of one template with the same limits; `run` refills it, one by one.
 
     ``make`` gives a new sandbox whose kernel stands, ``may_make`` says whether there is room.
     """
@@ -33,12 +33,13 @@ class Pool:
         self,
         size: int,
         template: str,
+        limits: Limits,
         make: Callable[[], Awaitable[Sandbox]],
         may_make: Callable[[], bool],
     ) -> None:
         self._size = size
         self._template = template
-        self._limits = Limits()
+        self._limits = limits
         self._make = make
         self._may_make = may_make
         self._ready: deque[Sandbox] = deque()

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from headrace.engine import privileges, trials
+from headrace.engine.places import Places
 from headrace.engine.privileges import ServiceIds
 from headrace.engine.trials import FIRST_ID, RANGE, TrialError
 from headrace.model.errors import IsolationError
@@ -50,14 +51,6 @@ class Check:
     state: State
     value: str
     remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The directories of the service: for what must last, and for what is gone at its end."""
-
-    state: Path
-    runtime: Path
 
 
 def probe(places: Places, *, is_root: bool) -> list[Check]:

@@ -11,9 +11,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from headrace.engine.agent import AgentConnection, read_field
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.execution import Stop, timed_out
 from headrace.engine.expiry import TimeLimit
+from headrace.engine.log_store import LogStore
 from headrace.engine.output import OutputPump
 from headrace.engine.pipes import PipeWriter, Sink, drain, open_pipe
 from headrace.model.errors import (

@@ -25,12 +25,12 @@ from headrace.engine.agent import CLOSED, AgentConnection
 from headrace.engine.config import EngineConfig, IsolationReport
 from headrace.engine.context import Context, ContextSettings
 from headrace.engine.contexts import Contexts
-from headrace.engine.event_log import LogStore
 from headrace.engine.execution import Execution
 from headrace.engine.expiry import Clock
 from headrace.engine.files import Files
 from headrace.engine.kernel import LauncherControl, name_of
 from headrace.engine.launcher import ExitNotice, Launcher, Stats
+from headrace.engine.log_store import LogStore
 from headrace.engine.processes import Process, Processes
 from headrace.engine.watch import Watches
 from headrace.model import ids
@@ -98,6 +98,20 @@ class SandboxServices:
     on_deadline: Callable[["Sandbox"], None]
 
 
+@dataclass(slots=True)
+class Timings:
+    """Where the time of a creation went, in seconds: waiting for a turn, forking, namespaces.
+
+    All are 0 for a sandbox that was ready in the pool.
+    """
+
+    queue: float = 0.0
+    fork: float = 0.0
+    namespaces: float = 0.0
+    total: float = 0.0
+    from_pool: bool = False
+
+
 @dataclass(frozen=True)
 class _Inside:
     """What a sandbox that stands has."""
@@ -117,6 +131,7 @@ class Sandbox:
         self.created_at = services.clock.now()
         self.ends_at = services.clock.monotonic() + spec.limits.lifetime
         self.end_detail: str | None = None
+        self.timings = Timings()
         self._lifetime = spec.limits.lifetime
         self._services = services
         self._launcher = services.launcher
@@ -374,10 +389,14 @@ class Sandbox:
         agent = AgentConnection(ours, timeout=config.agent_timeout, on_end=self._end)
         self._agent = agent
         self._launcher.listen(self.id, self)
+        monotonic = self._services.clock.monotonic
+        started = monotonic()
         with theirs:
             await self._launcher.create(self.id, self.spec.limits, theirs.fileno())
+        forked = monotonic()
         tasks.start_soon(agent.run)
         await agent.await_ready(config.sandbox_start_timeout)
+        self.timings.fork, self.timings.namespaces = forked - started, monotonic() - forked
         watches = Watches(agent, logs, tasks, lambda: WatchId(self._make_id()))
         processes = Processes(agent, logs, tasks, self._was_out_of_memory)
         self._inside = _Inside(Files(agent, watches), watches, processes)

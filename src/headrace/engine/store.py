@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from headrace.model.ids import SandboxId
+from headrace.model.specs import DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class SandboxRecord:
     template: str
     metadata: Mapping[str, str]
     created_at: float
+    tenant: str = DEFAULT_TENANT
     ended_at: float | None = None
     end_detail: str | None = None
 

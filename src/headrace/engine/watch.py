@@ -7,7 +7,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from headrace.engine.agent import AgentConnection, read_field
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
+from headrace.engine.log_store import LogStore
 from headrace.engine.transfers import Lines
 from headrace.model.errors import (
     AgentProtocolError,

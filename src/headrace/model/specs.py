@@ -7,7 +7,7 @@ Durations are seconds, sizes are bytes.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Self
@@ -23,8 +23,10 @@ MAX_PATH = 4096
 MAX_TIMEOUT = 30 * 24 * 3600.0
 DEFAULT_TEMPLATE = "code-interpreter"
 HOME = "/home/user"
+DEFAULT_TENANT = "default"
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _USERS = ("user", "root")
 
 
@@ -87,19 +89,32 @@ class Limits:
         check_positive("limit cpus", self.cpus, maximum=1024.0)
         check_positive("limit lifetime", self.lifetime)
 
+    def check_within(self, ceiling: "Limits") -> None:
+        """Raise InvalidRequestError that names the first bound above that of ``ceiling``."""
+        for each in fields(self):
+            value, most = getattr(self, each.name), getattr(ceiling, each.name)
+            if value > most:
+                raise InvalidRequestError(
+                    f"limit {each.name} may be at most {most:g} here, got {value:g}",
+                    limit=each.name,
+                    maximum=most,
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """A sandbox that somebody wants."""
+    """A sandbox that somebody wants. For every tenant but its own it does not exist."""
 
     template: str = DEFAULT_TEMPLATE
     limits: Limits = field(default_factory=Limits)
     env: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tenant: str = DEFAULT_TENANT
 
     def __post_init__(self) -> None:
         check_env(self.env)
         check_mapping("metadata", self.metadata)
+        check_tenant(self.tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +198,15 @@ class ProcessRequest:
         check_user(self.user)
         if self.timeout is not None:
             check_positive("timeout", self.timeout)
+
+
+def check_tenant(name: object) -> str:
+    """Give the name of a tenant; refuse what cannot be one."""
+    if not isinstance(name, str) or not _TENANT.fullmatch(name):
+        raise InvalidRequestError(
+            f"a tenant is 1 to 64 letters, digits, '_' and '-', got {name!r}", tenant=name
+        )
+    return name
 
 
 def check_user(user: str) -> None:

@@ -23,8 +23,8 @@ def make(**settings: Any) -> EngineConfig:
 def test_logs_are_below_the_two_directories() -> None:
     config = make()
     assert (config.log_state_dir, config.log_runtime_dir) == (
-        Path("/state/logs"),
-        Path("/runtime/logs"),
+        Path("/state/logs/main"),
+        Path("/runtime/logs/main"),
     )
 
 

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from headrace.engine.config import EngineConfig
-from headrace.engine.engine import Engine
+from headrace.engine.engine import Collaborators, Engine
 from headrace.engine.sandbox import SandboxState
 from headrace.engine.store import RecentSandboxes
 from headrace.model import ids
@@ -65,7 +65,7 @@ async def test_privileges_are_given_up_before_anything_of_ours_is_made(tmp_path:
 
     async with open_fake_engine(tmp_path, on_launched=look):
         assert seen == [False]
-        assert (tmp_path / "runtime" / "logs").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "runtime" / "logs" / "main").stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_failure_of_the_caller_comes_out_as_it_is(tmp_path: Path) -> None:
@@ -139,7 +139,8 @@ async def test_the_store_hears_of_every_sandbox(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(launcher.run)
         config = make_config(tmp_path)
-        async with Engine.open(config, link=launcher, clock=clock, store=store) as engine:
+        outside = Collaborators(clock=clock, store=store)
+        async with Engine.open(config, link=launcher, outside=outside) as engine:
             sandbox = await engine.create(SandboxSpec(metadata={"owner": "ada"}))
             record = store.find(sandbox.id)
             assert record is not None

@@ -8,8 +8,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.log_files import Bounds
+from headrace.engine.log_store import LogStore
 from headrace.model.errors import (
     InvalidRequestError,
     OutputTooLargeError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.execution import (
     Ending,
     Execution,
@@ -18,6 +18,7 @@ from headrace.engine.execution import (
 )
 from headrace.engine.kernel import KernelEnd
 from headrace.engine.log_files import Bounds
+from headrace.engine.log_store import LogStore
 from headrace.model.errors import InvalidRequestError, WrongStateError
 from headrace.model.events import (
     CodeError,

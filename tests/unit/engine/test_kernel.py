@@ -14,9 +14,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.kernel import Kernel, KernelEnd, name_of
 from headrace.engine.launcher import ExitNotice
+from headrace.engine.log_store import LogStore
 from headrace.engine.output import OutputPump
 from headrace.model.errors import KernelDiedError, LaunchError
 from headrace.model.events import ExecutionEvent, InputRequested, OutputWritten

@@ -10,8 +10,9 @@ import anyio.lowlevel
 import pytest
 
 from headrace.engine.event_index import ENTRY, HEADER, Entry, Kind, unpack_entries, unpack_header
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.log_files import Bounds, LogDirectories
+from headrace.engine.log_store import LogStore
 from headrace.model.errors import ExecutionNotFoundError, LimitExceededError, WrongStateError
 from headrace.model.events import (
     ExecutionEvent,

@@ -7,7 +7,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from headrace.engine.event_log import EventLog, LogStore, Retention
+from headrace.engine.event_log import EventLog
+from headrace.engine.log_store import LogStore, Retention
 from headrace.model.errors import (
     AlreadyExistsError,
     ExecutionNotFoundError,

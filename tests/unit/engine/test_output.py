@@ -11,8 +11,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from headrace.engine.event_log import EventLog, LogStore
+from headrace.engine.event_log import EventLog
 from headrace.engine.log_files import Bounds
+from headrace.engine.log_store import LogStore
 from headrace.engine.output import OutputPump, Pace
 from headrace.model.errors import WrongStateError
 from headrace.model.events import ExecutionEvent, OutputDropped, OutputWritten, Stream

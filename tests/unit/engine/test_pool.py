@@ -44,7 +44,7 @@ class Maker:
 
 @asynccontextmanager
 async def at_work(size: int, maker: Maker) -> AsyncIterator[Pool]:
-    pool = Pool(size, "code-interpreter", maker.make, maker.may_make)
+    pool = Pool(size, "code-interpreter", Limits(), maker.make, maker.may_make)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(pool.run)
         yield pool
@@ -135,4 +135,4 @@ async def test_a_failure_is_followed_by_another_attempt(monkeypatch: pytest.Monk
 
 
 async def test_an_empty_pool_gives_nothing() -> None:
-    assert Pool(0, "x", Maker().make, lambda: True).give_up() is None
+    assert Pool(0, "x", Limits(), Maker().make, lambda: True).give_up() is None

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.cli import embedded
-from headrace.cli.embedded import EmbeddedConfig
-from headrace.engine.probe import Places
+from headrace.engine import places
+from headrace.engine.config import EngineConfig
+from headrace.engine.places import Places
 from headrace.model.errors import InvalidRequestError, IsolationError
 
 NOW = 1_000_000.0
@@ -17,30 +17,32 @@ NOW = 1_000_000.0
 def test_a_users_directories_follow_the_xdg_variables() -> None:
     environ = {"XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/ann"}
 
-    assert embedded.user_places(environ, 7) == Places(
+    assert places.user_places(environ, 7) == Places(
         Path("/s/headrace"), Path("/run/user/7/headrace")
     )
 
 
 def test_without_the_variables_the_state_is_in_the_home_directory() -> None:
-    places = embedded.user_places({"HOME": "/home/ann"}, 7)
+    found = places.user_places({"HOME": "/home/ann"}, 7)
 
-    assert places.state == Path("/home/ann/.local/state/headrace")
-    assert places.runtime.parts[-2:] == ("headrace-7", "runtime")
+    assert found.state == Path("/home/ann/.local/state/headrace")
+    assert found.runtime.parts[-2:] == ("headrace-7", "runtime")
 
 
 def test_relative_variables_are_ignored_as_xdg_says() -> None:
-    places = embedded.user_places({"XDG_STATE_HOME": "s", "HOME": "", "XDG_RUNTIME_DIR": "r"}, 7)
+    environ = {"XDG_STATE_HOME": "s", "HOME": "", "XDG_RUNTIME_DIR": "r"}
 
-    assert places.state.parts[-2:] == ("headrace-7", "state")
-    assert places.runtime.parts[-2:] == ("headrace-7", "runtime")
+    found = places.user_places(environ, 7)
+
+    assert found.state.parts[-2:] == ("headrace-7", "state")
+    assert found.runtime.parts[-2:] == ("headrace-7", "runtime")
 
 
 def test_root_mode_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
     with pytest.raises(InvalidRequestError, match=r"--mode root needs root; .* uid 1000"):
-        embedded.is_root_mode("root")
+        places.is_root_mode("root")
 
 
 @pytest.mark.parametrize(
@@ -52,11 +54,11 @@ def test_the_mode_follows_the_user_unless_said(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
 
-    assert embedded.is_root_mode(mode) is expected
+    assert places.is_root_mode(mode) is expected
 
 
 def test_templates_are_shared_and_logs_are_not() -> None:
-    config = EmbeddedConfig(state_dir=Path("/s"), runtime_dir=Path("/r"), run="run-1")
+    config = EngineConfig(state_dir=Path("/s"), runtime_dir=Path("/r"), run="run-1")
 
     assert config.state_dir == Path("/s")
     assert config.log_state_dir == Path("/s/logs/run-1")
@@ -66,7 +68,7 @@ def test_templates_are_shared_and_logs_are_not() -> None:
 def test_a_new_directory_gets_its_mode_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        embedded.make_own_directory(tmp_path / "a" / "b", os.getuid(), 0o755)
+        places.make_own_directory(tmp_path / "a" / "b", os.getuid(), 0o755)
     finally:
         os.umask(before)
 
@@ -79,14 +81,14 @@ def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path) -> None
     place.chmod(0o777)
 
     with pytest.raises(IsolationError, match="mode 0777"):
-        embedded.make_own_directory(place, os.getuid(), 0o700)
+        places.make_own_directory(place, os.getuid(), 0o700)
 
 
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o755)
 
     with pytest.raises(IsolationError, match=f"it has uid {os.getuid()}"):
-        embedded.make_own_directory(tmp_path / "state", os.getuid() + 1, 0o700)
+        places.make_own_directory(tmp_path / "state", os.getuid() + 1, 0o700)
 
 
 def test_a_link_is_not_taken_for_a_directory(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_link_is_not_taken_for_a_directory(tmp_path: Path) -> None:
     (tmp_path / "state").symlink_to("elsewhere")
 
     with pytest.raises(IsolationError, match="must be a directory"):
-        embedded.make_own_directory(tmp_path / "state", os.getuid(), 0o700)
+        places.make_own_directory(tmp_path / "state", os.getuid(), 0o700)
 
 
 def leave(directory: Path, name: str, *, age: float) -> Path:
@@ -107,7 +109,7 @@ def leave(directory: Path, name: str, *, age: float) -> Path:
 def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:
     left = leave(tmp_path, "run-1", age=3600)
 
-    embedded.remove_abandoned([tmp_path], NOW)
+    places.remove_abandoned([tmp_path], NOW)
 
     assert not left.exists()
 
@@ -117,7 +119,7 @@ def test_the_logs_of_a_running_command_stay(tmp_path: Path) -> None:
     lock = os.open(held, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        embedded.remove_abandoned([tmp_path], NOW)
+        places.remove_abandoned([tmp_path], NOW)
     finally:
         os.close(lock)
 
@@ -127,7 +129,7 @@ def test_the_logs_of_a_running_command_stay(tmp_path: Path) -> None:
 def test_the_logs_of_a_command_that_just_starts_stay(tmp_path: Path) -> None:
     fresh = leave(tmp_path, "run-1", age=5)
 
-    embedded.remove_abandoned([tmp_path], NOW)
+    places.remove_abandoned([tmp_path], NOW)
 
     assert fresh.exists()
 
@@ -136,6 +138,6 @@ def test_other_things_and_links_are_not_removed(tmp_path: Path) -> None:
     other = leave(tmp_path, "other", age=3600)
     (tmp_path / "run-link").symlink_to("other")
 
-    embedded.remove_abandoned([tmp_path, tmp_path / "missing"], NOW)
+    places.remove_abandoned([tmp_path, tmp_path / "missing"], NOW)
 
     assert other.exists()
