@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import SocketStream
 
 from headrace.engine.launcher import Launcher
-from headrace.model.errors import DeadlineError, InvalidRequestError, NotFoundError
+from headrace.model.errors import DeadlineError, InvalidRequestError, PortUnreachableError
 from headrace.model.specs import check_whole
 
 CONNECT_TIMEOUT = 10.0
@@ -19,7 +19,7 @@ _LAST_PORT = 65535
 async def open_port(launcher: Launcher, sandbox: str, port: int, host: str) -> SocketStream:
     """Connect to a port of a sandbox; the caller closes the stream.
 
-    Raises NotFoundError if nothing listens there, DeadlineError if it does not answer.
+    Raises PortUnreachableError if nothing listens there, DeadlineError if it does not answer.
     """
     family = _check(port, host)
     sock = await launcher.open_socket(sandbox, family)
@@ -41,7 +41,7 @@ async def _connect(sock: socket.socket, host: str, port: int) -> None:
         await anyio.wait_writable(sock)
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number != 0:
-        raise NotFoundError(
+        raise PortUnreachableError(
             f"no connection to {host}:{port} in the sandbox: {os.strerror(number)}", port=port
         )
 

@@ -77,6 +77,12 @@ class PathNotFoundError(NotFoundError):
     code = "path_not_found"
 
 
+class PortUnreachableError(NotFoundError):
+    """Nothing listens at that port in the sandbox."""
+
+    code = "port_unreachable"
+
+
 class TemplateNotFoundError(NotFoundError):
     """No such template."""
 

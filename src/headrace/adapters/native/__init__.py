@@ -1,0 +1,1 @@
+"""Our own dialect: the HTTP API below /v1."""

@@ -1,0 +1,1 @@
+"""The SDK; works without the server's packages."""
