@@ -72,7 +72,9 @@ def prepare(config: Mapping[str, Any], control: socket.socket) -> Machine:
     if block is not None:
         # The block is ours now, so what carries its name was left by somebody who crashed.
         cgroups.clean_leftovers(lambda other: other != name and idranges.is_alive(other))
-    backend = cgroups.detect(name)
+    # The engine's process started this one, so a service manager has put both into one group.
+    # In rootless mode it is beyond our pid namespace.
+    backend = cgroups.detect(name, companions=[os.getppid()] if block is not None else [])
     is_mapped = block is not None and _can_map_ids(layers)
     namespaces = _make_namespaces(block, layers)
     boot = _plan_boot(prefix, layers, state, runtime)
