@@ -64,6 +64,10 @@ class Contexts:
         self._defaults[language] = context.id
         return context
 
+    def is_default(self, context_id: str) -> bool:
+        """Say whether this context runs the code of its language that names none."""
+        return context_id in self._defaults.values()
+
     def choose(self, request: ExecutionRequest) -> Context:
         """Give the context that a request is for."""
         if request.context_id is None:

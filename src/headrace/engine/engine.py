@@ -191,6 +191,11 @@ class Engine:
         """Give what is remembered of a sandbox, also of one that is gone."""
         return self._store.find(SandboxId(sandbox_id))
 
+    @property
+    def is_lost(self) -> bool:
+        """Say whether the launcher has ended: no sandbox lives, and none can be made any more."""
+        return self._services.launcher.is_gone
+
     def count_ready(self) -> int:
         """Give the number of sandboxes that wait in the pool."""
         return len(self._pool)

@@ -186,6 +186,11 @@ class Launcher:
             detail = error.message
         self._end(detail)
 
+    @property
+    def is_gone(self) -> bool:
+        """Say whether the launcher has ended, and every sandbox with it."""
+        return self._gone is not None
+
     def listen(self, sandbox: str, listener: LauncherListener) -> None:
         """Tell ``listener`` of a sandbox's exits, until `forget`."""
         self._listeners[sandbox] = listener

@@ -193,6 +193,10 @@ class Sandbox:
         """Give the context of that id; raises ContextNotFoundError."""
         return self._contexts.find(context_id)
 
+    def is_default(self, context_id: str) -> bool:
+        """Say whether this context runs the code of its language that names none."""
+        return self._contexts.is_default(context_id)
+
     async def default_context(self, language: Language) -> Context:
         """Give the context of that language that runs code which names none."""
         self._check_running()

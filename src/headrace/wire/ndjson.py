@@ -7,6 +7,7 @@ import orjson
 
 from headrace.model.errors import InvalidRequestError
 
+_HUGE = 2.0**63
 _FALLBACK = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -32,10 +33,32 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> object:
     try:
         value: object = orjson.loads(data)
     except orjson.JSONDecodeError:
-        # It accepts more (integers of any size) and says more exactly what is wrong.
-        text = data if isinstance(data, str) else bytes(data).decode("utf-8")
-        value = json.loads(text)
+        # It accepts more (lone surrogates) and says more exactly what is wrong.
+        return _decode_slowly(data)
+    return _decode_slowly(data) if _has_huge_number(value) else value
+
+
+def _decode_slowly(data: bytes | bytearray | memoryview | str) -> object:
+    value: object = json.loads(data if isinstance(data, str) else bytes(data).decode("utf-8"))
     return value
+
+
+def _has_huge_number(value: object) -> bool:
+    """Say whether there is a number that may have been an integer of more than 64 bits.
+
+    The fast decoder makes a float of such an integer, which loses its digits.
+    """
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if type(each) is float:
+            if abs(each) >= _HUGE:
+                return True
+        elif type(each) is dict:
+            waiting.extend(each.values())
+        elif type(each) is list:
+            waiting.extend(each)
+    return False
 
 
 class LineDecoder:
