@@ -1,12 +1,16 @@
 """What every adapter is given by the service, and what it may tell it; knows no dialect."""
 
-from collections.abc import MutableMapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol, TypeAlias
 
 from headrace.engine.tenancy import TenantEngine
 
-Scope = MutableMapping[str, Any]
-"""An ASGI connection scope."""
+# The types of ASGI (asgi.readthedocs.io), which every adapter speaks.
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FACTS = "headrace.facts"
 _ORIGIN = "headrace.origin"
