@@ -39,3 +39,7 @@ def plug_standard_descriptors() -> None:
             os.close(fd)
             return
         os.set_inheritable(fd, True)
+
+
+if __name__ == "__main__":
+    main()

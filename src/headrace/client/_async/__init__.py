@@ -1,0 +1,1 @@
+"""One of the two faces of the SDK, see `headrace.client`."""
