@@ -27,13 +27,22 @@ PATIENCE = 120.0
 @click.command("bench", short_help="Measure how fast sandboxes are on this machine.")
 @click.option("--rounds", type=click.IntRange(3, 1000), default=30, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--http", "over_http", is_flag=True, help="Measure a private service over HTTP.")
 @click.option("--mode", type=click.Choice(["auto", "root", "rootless"]), default="auto")
-def command(*, rounds: int, as_json: bool, mode: str) -> int:
+def command(*, rounds: int, as_json: bool, over_http: bool, mode: str) -> int:
     """Measure on this machine: from creating a sandbox to its first result, output, kills.
 
-    Machines are noisy: compare figures of one run with each other, not those of two.
+    With --http a private service is started and measured by the SDK and by a bare client, in the
+    mode that it chooses. Machines are noisy: compare figures of one run with each other, not
+    those of two.
     """
-    figures = anyio.run(_measure_here, mode, rounds)
+    if over_http:
+        from headrace.cli import bench_http
+
+        samples = bench_http.measure(rounds)
+        figures = [summarize(name, seconds) for name, seconds in samples.items()]
+    else:
+        figures = anyio.run(_measure_here, mode, rounds)
     if as_json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
         return 0

@@ -12,8 +12,15 @@ from headrace.model.errors import HeadraceError, InvalidRequestError
 
 COMMANDS = {
     "bench": "Measure how fast sandboxes are on this machine.",
+    "config": "Show the settings of the service and where each is from.",
     "doctor": "Say what this machine offers and what will be enforced.",
+    "keys": "Add, list and revoke API keys.",
+    "kill": "End sandboxes of a running service, or processes in them.",
+    "logs": "Show what an execution or a process wrote.",
+    "ls": "List the sandboxes of a running service.",
     "run": "Run a program in a sandbox and show its output live.",
+    "serve": "Serve sandboxes over HTTP.",
+    "shell": "Open a terminal in a sandbox of a running service.",
 }
 
 

@@ -100,15 +100,21 @@ def _read_bounded(name: str) -> bytes:
 
 
 def parse_env(items: Iterable[str]) -> dict[str, str]:
+    """Read the environment variables; the last of a name counts."""
+    env = parse_pairs("--env", items)
+    check_env(env)
+    return env
+
+
+def parse_pairs(option: str, items: Iterable[str]) -> dict[str, str]:
     """Read ``NAME=VALUE`` items; the last of a name counts."""
-    env = {}
+    pairs = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not equals:
-            raise InvalidRequestError(f"--env {item!r} must have the form NAME=VALUE")
-        env[name] = value
-    check_env(env)
-    return env
+            raise InvalidRequestError(f"{option} {item!r} must have the form NAME=VALUE")
+        pairs[name] = value
+    return pairs
 
 
 def parse_timeout(text: str | None) -> float | None:
