@@ -6,8 +6,8 @@
 import base64
 import io
 import json
-import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from IPython.core.displayhook import DisplayHook
@@ -15,27 +15,22 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.formatters import PlainTextFormatter, catch_format_error
 from IPython.lib import pretty
 
-from headrace_guest.protocol import MAX_GUEST_FRAME, Json
+from headrace_guest.json_form import MAX_REPRESENTATION, TooLargeError, check_size, to_json
+from headrace_guest.protocol import MAX_GUEST_FRAME, MAX_VALUES, Json
 
-MAX_REPRESENTATION = 8 * 1024 * 1024
-"""The largest JSON form, in bytes, that one representation may have."""
 MAX_REPRESENTATIONS = 64
 _MAX_BUNDLE = MAX_GUEST_FRAME - 64 * 1024
-_MAX_DEPTH = 64
+_VALUE_WEIGHT = MAX_GUEST_FRAME // MAX_VALUES + 1
 _MAX_MIME = 256
-_VALUE_COST = 16
-"""Bytes that a JSON value counts as at least: a host refuses frames of too many values."""
 # No character takes more in ASCII JSON: two escaped halves of a surrogate pair.
 _WORST_ESCAPE = 12
-_MAX_INT_BITS = 4096
 
 
-class TooLargeError(Exception):
-    """A representation exceeds `MAX_REPRESENTATION`; ``size`` is what is known of its size."""
+@dataclass(frozen=True, slots=True)
+class CleanJson:
+    """A value that is JSON already and need not be walked over again."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(f"{size} bytes")
-        self.size = size
+    value: Json
 
 
 class OmittedText(str):
@@ -85,102 +80,29 @@ def _represent(value: Any) -> tuple[Json, int]:  # noqa: ANN401 - user code give
         return _represent_bytes(value)
     if isinstance(value, str):
         return _represent_text(value)
-    cleaned = to_json(value)
-    size = len(json.dumps(cleaned, separators=(",", ":")))
-    return cleaned, _check_size(size)
+    cleaned = value.value if isinstance(value, CleanJson) else to_json(value)
+    text = json.dumps(cleaned, separators=(",", ":"))
+    return cleaned, max(check_size(len(text)), _weigh_values(text))
+
+
+def _weigh_values(text: str) -> int:
+    """Give what JSON counts for its values, so that a frame never has more than a host takes."""
+    return (text.count(",") + text.count("[") + text.count("{")) * _VALUE_WEIGHT
 
 
 def _represent_text(text: str) -> tuple[str, int]:
     text = str(text)
     size = len(text) * _WORST_ESCAPE
     if size > MAX_REPRESENTATION // 8:  # worth the exact measure
-        _check_size(len(text))
+        check_size(len(text))
         size = len(json.dumps(text))
-    return text, _check_size(size)
+    return text, check_size(size)
 
 
 def _represent_bytes(data: bytes | bytearray | memoryview) -> tuple[str, int]:
     count = memoryview(data).nbytes
-    size = _check_size((count + 2) // 3 * 4)
+    size = check_size((count + 2) // 3 * 4)
     return base64.b64encode(data).decode("ascii"), size
-
-
-def _check_size(size: int) -> int:
-    if size > MAX_REPRESENTATION:
-        raise TooLargeError(size)
-    return size
-
-
-# --- JSON -----------------------------------------------------------------------------------
-
-
-def to_json(value: Any) -> Json:  # noqa: ANN401 - user code gives anything
-    """Turn a value into what JSON can hold: no NaN, text keys, bounded size and depth.
-
-    Numbers and arrays of numpy become numbers and lists, dates ISO text, bytes base64, anything
-    else its ``str``. Raises TooLargeError.
-    """
-    return _Cleaner().clean(value, 0)
-
-
-class _Cleaner:
-    """One walk over a value; counts roughly what the JSON form will take."""
-
-    def __init__(self) -> None:
-        self._spent = 0
-
-    def clean(self, value: Any, depth: int) -> Json:  # noqa: ANN401 - user code gives anything
-        self._spend(_VALUE_COST)
-        if value is None or value is True or value is False:
-            return value
-        if depth > _MAX_DEPTH:
-            return "..."
-        if isinstance(value, str):
-            self._spend(len(value))
-            return str(value)
-        if isinstance(value, int):
-            return _clean_int(int(value))
-        if isinstance(value, float):
-            return float(value) if math.isfinite(value) else None
-        if isinstance(value, Mapping):
-            return {self._key(key): self.clean(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, list | tuple | Set):
-            return [self.clean(item, depth + 1) for item in value]
-        return self._clean_object(value, depth)
-
-    def _clean_object(self, value: Any, depth: int) -> Json:  # noqa: ANN401 - see clean
-        if isinstance(value, bytes | bytearray | memoryview):
-            self._spend(memoryview(value).nbytes)
-            return base64.b64encode(value).decode("ascii")
-        self._spend(_size_of_array(value))
-        for method in ("tolist", "isoformat"):  # numpy and pandas; dates
-            convert = getattr(value, method, None)
-            if callable(convert):
-                return self.clean(convert(), depth + 1)
-        text = str(value)
-        self._spend(len(text))
-        return text
-
-    def _key(self, key: object) -> str:
-        if isinstance(key, bool) or key is None:
-            return json.dumps(key)
-        text = str(key)
-        self._spend(len(text))
-        return text
-
-    def _spend(self, size: int) -> None:
-        self._spent += size
-        _check_size(self._spent)
-
-
-def _clean_int(value: int) -> Json:
-    bits = value.bit_length()
-    return value if bits <= _MAX_INT_BITS else f"an integer of {bits} bits"
-
-
-def _size_of_array(value: object) -> int:
-    size = getattr(value, "size", 0)
-    return 2 * size if isinstance(size, int) else 0
 
 
 # --- IPython's places for it ----------------------------------------------------------------
@@ -284,5 +206,5 @@ class BoundedTextFormatter(PlainTextFormatter):
 
 class _BoundedText(io.StringIO):
     def write(self, text: str, /) -> int:
-        _check_size(self.tell() + len(text))
+        check_size(self.tell() + len(text))
         return super().write(text)

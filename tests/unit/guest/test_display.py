@@ -1,29 +1,13 @@
 """Rich values: what is made of them, and what reaches the host."""
 
 import base64
-import datetime
-import decimal
-import enum
-import json
 from collections.abc import Iterator
-from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from headrace_guest.display import (
-    MAX_REPRESENTATION,
-    MAX_REPRESENTATIONS,
-    OmittedText,
-    TooLargeError,
-    make_bundle,
-    to_json,
-)
-from headrace_guest.protocol import MAX_GUEST_FRAME, encode_frame
+from headrace_guest.display import MAX_REPRESENTATIONS, CleanJson, OmittedText, make_bundle
+from headrace_guest.json_form import MAX_REPRESENTATION
+from headrace_guest.protocol import MAX_GUEST_FRAME, decode_body, encode_frame
 from tests.support.kernel_process import KernelProcess, Outcome, shared_fork_server
 
 
@@ -31,73 +15,6 @@ from tests.support.kernel_process import KernelProcess, Outcome, shared_fork_ser
 def kernel() -> Iterator[KernelProcess]:
     with shared_fork_server().kernel() as process:
         yield process
-
-
-class _Colour(enum.IntEnum):
-    RED = 1
-
-
-# --- JSON -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "cleaned"),
-    [
-        (None, None),
-        (True, True),
-        (_Colour.RED, 1),
-        (1.5, 1.5),
-        (float("nan"), None),
-        (float("-inf"), None),
-        (np.int64(3), 3),
-        (np.float32("inf"), None),
-        (np.bool_(True), True),
-        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
-        (pd.Series([1.0, float("nan")]), [1.0, None]),
-        (
-            {3: "a", None: "b", True: "c", 2.5: "d"},
-            {"3": "a", "null": "b", "true": "c", "2.5": "d"},
-        ),
-        (MappingProxyType({"k": (1, 2)}), {"k": [1, 2]}),
-        ({3}, [3]),
-        (b"ab", "YWI="),
-        (datetime.date(2026, 1, 2), "2026-01-02"),
-        (np.datetime64("2026-01-02T03:04:05", "s"), "2026-01-02T03:04:05"),
-        (pd.Timestamp("2026-01-02"), "2026-01-02T00:00:00"),
-        (decimal.Decimal("1.10"), "1.10"),
-        (10**400, 10**400),
-        (1 << 5000, "an integer of 5001 bits"),
-        (object, "<class 'object'>"),
-    ],
-)
-def test_values_become_json(value: object, cleaned: object) -> None:
-    assert to_json(value) == cleaned
-    json.dumps(to_json(value), allow_nan=False)
-
-
-def test_a_value_that_contains_itself_ends_somewhere() -> None:
-    value: list[Any] = []
-    value.append(value)
-    assert json.dumps(to_json(value)).count("[") == 65
-
-
-@pytest.mark.parametrize("value", [["x" * 1000] * 10_000, np.zeros(10_000_000), bytes(9_000_000)])
-def test_json_beyond_the_limit_is_refused_early(value: object) -> None:
-    with pytest.raises(TooLargeError):
-        to_json(value)
-
-
-_KEYS = st.one_of(st.text(), st.integers(), st.none(), st.booleans(), st.floats())
-_VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(_KEYS, st.binary(), st.dates(), st.complex_numbers(), st.decimals()),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(_KEYS, inner), st.tuples(inner)),
-)
-
-
-@given(_VALUES)
-@settings(max_examples=50)
-def test_any_value_becomes_json(value: object) -> None:
-    json.dumps(to_json(value), allow_nan=False)
 
 
 # --- bundles --------------------------------------------------------------------------------
@@ -147,6 +64,13 @@ def test_strange_keys_become_text() -> None:
 
 def test_text_that_was_never_made_is_omitted() -> None:
     assert make_bundle({"text/plain": OmittedText.of(5)}) == ({}, {"text/plain": 5})
+
+
+def test_two_forms_of_many_values_fit_one_frame_together() -> None:
+    many = CleanJson([1] * 510_000)
+    bundle, omitted = make_bundle({"application/a+json": many, "application/b+json": many})
+    assert (len(bundle), len(omitted)) == (1, 1)
+    decode_body(encode_frame({"bundle": bundle, "omitted": omitted}, MAX_GUEST_FRAME)[4:])
 
 
 # --- through a kernel -----------------------------------------------------------------------
