@@ -370,6 +370,7 @@ class _Kernel:
 
     def _become_ordinary(self) -> None:
         """In a forked child: be a Python program that prints, and no kernel."""
+        self._shell.has_host = False
         self._events.disown()
         self._descriptors.become_ordinary()
         self._fence.become_ordinary()

@@ -25,6 +25,8 @@ from traitlets.config import Config
 from headrace_guest.capture import OutputStream
 from headrace_guest.display import BoundedTextFormatter, ResultHook, ResultPublisher, Show
 from headrace_guest.failure import format_without_shell, hide_own_frames, shorten_traceback
+from headrace_guest.forms import ChartForm, add_forms
+from headrace_guest.packages import PackageMagics, refresh_imports
 
 _SHELL_FILE = interactiveshell.__file__
 
@@ -45,6 +47,11 @@ class KernelShell(interactiveshell.InteractiveShell):
     displayhook_class = Type(ResultHook)
     display_pub_class = Type(ResultPublisher)
     show: Show
+    chart_form: ChartForm
+    warm_modules: frozenset[str] = frozenset()
+    """The top-level modules that every kernel has from the start."""
+    has_host = True
+    """False in processes that user code forked: they have nobody to show anything to."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - traitlets
         self.show = _drop
@@ -190,6 +197,7 @@ class KernelShell(interactiveshell.InteractiveShell):
             code = subprocess.call(command, shell=True, executable=_shell())  # noqa: S602 - `!`
         else:
             code = _run_into(sys.stdout, command)
+        refresh_imports()
         if code > 128:
             code = 128 - code
         self.user_ns["_exit_code"] = code
@@ -211,6 +219,7 @@ class KernelShell(interactiveshell.InteractiveShell):
             stderr=subprocess.STDOUT,
             check=self.system_raise_on_error,
         )
+        refresh_imports()
         text = completed.stdout.decode("utf-8", "replace")
         return SList(text.splitlines()) if split else LSString(text)
 
@@ -220,11 +229,12 @@ class KernelShell(interactiveshell.InteractiveShell):
         """Stay with the prefix that the fork server was started from."""
 
     def init_display_formatter(self) -> None:
-        """Bound the plain text."""
+        """Bound the plain text, and add the forms of our own."""
         super().init_display_formatter()
         formatter: Any = self.display_formatter
         text = BoundedTextFormatter(parent=formatter)
         formatter.formatters[text.format_type] = text
+        self.chart_form = add_forms(formatter)
 
     def init_user_ns(self) -> None:
         """Keep what every module has, and multiprocessing asks ``__main__`` for, over a reset."""
@@ -255,6 +265,9 @@ def make_shell() -> KernelShell:
     shell = KernelShell.instance(config=config)
     shell.loop_runner = shell.run_coroutine
     shell.exiter = Exit(shell)
+    shell.register_magics(PackageMagics)
+    # Before the inline backend's own, which shows what is still open.
+    shell.events.register("post_execute", shell.chart_form.close_shown)
     shell.init_user_ns()
     return shell
 

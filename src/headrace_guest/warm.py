@@ -9,20 +9,36 @@ OpenSSL's random numbers, which children with equal process ids would then repea
 # mypy: allow-untyped-calls
 
 import contextlib
+import functools
 import importlib
 import io
 import linecache
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from IPython.display import display
+
+from headrace_guest import pictures
 from headrace_guest.display import make_bundle
 from headrace_guest.failure import describe
+from headrace_guest.plotly_figures import PlotlyHook
 from headrace_guest.protocol import encode_frame
 from headrace_guest.shell import KernelShell, make_shell
 
 _LIBRARIES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "PIL.Image", "PIL.ImageShow")
+_CHARTS = "headrace_guest.charts"
+_PRIVATE = frozenset(
+    {
+        "annotated_types",
+        "e2b_charts",
+        "pydantic",
+        "pydantic_core",
+        "typing_extensions",
+        "typing_inspection",
+    }
+)
 # What user code needs most often and IPython or the library imports only then: in a sandbox
 # that would cost every kernel the time again, from a file system that user code can change.
 _LAZY = (
@@ -73,8 +89,12 @@ def warm_up() -> tuple[KernelShell, tuple[str, ...]]:
         missing = import_libraries()
         shell = make_shell()
         _configure_libraries(shell)
+        known = set(sys.modules)
+        missing += _import_charts(shell)
         _run_cells(shell, _CELLS)
+        _hide_modules(known)
     _forget(shell)
+    shell.warm_modules = frozenset(name.partition(".")[0] for name in sys.modules)
     # IPython says after every sys.exit() how to leave a terminal.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     return shell, missing
@@ -88,6 +108,40 @@ def _configure_libraries(shell: KernelShell) -> None:
         pandas.set_option("display.max_columns", 20)
     if viewers := sys.modules.get("PIL.ImageShow"):
         viewers.register(viewers.IPythonViewer(), 0)
+    if images := sys.modules.get("PIL.Image"):
+        pictures.show_saved(images, functools.partial(_show_saved, shell))
+    sys.meta_path.insert(0, PlotlyHook(functools.partial(display, raw=True)))
+
+
+def _import_charts(shell: KernelShell) -> tuple[str, ...]:
+    try:
+        charts = importlib.import_module(_CHARTS)
+    except ImportError:
+        return ("e2b_charts",)
+    shell.chart_form.chart_of = charts.chart_of
+    return ()
+
+
+def _hide_modules(known: Collection[str]) -> None:
+    """Take what only charts need out of the modules that user code can import.
+
+    Its own use goes on. User code may install another pydantic, which it must then get; so it
+    imports one of its own.
+    """
+    for name in set(sys.modules).difference(known):
+        top = name.partition(".")[0]
+        if top in _PRIVATE:
+            del sys.modules[name]
+
+
+def _show_saved(shell: KernelShell, image: Any) -> None:  # noqa: ANN401 - of Pillow
+    if not shell.has_host:
+        return
+    outline = pictures.outline(image)
+    if outline is None:
+        display(image)
+    else:
+        display(outline, raw=True)
 
 
 def touch(shell: KernelShell) -> None:
