@@ -201,6 +201,9 @@ class BoundedTextFormatter(PlainTextFormatter):
             printer.flush()
         except TooLargeError as error:
             return OmittedText.of(error.size)
+        except RecursionError:  # pretty takes several calls for each level, repr takes none
+            text = repr(obj)
+            return text if len(text) <= MAX_REPRESENTATION else OmittedText.of(len(text))
         return stream.getvalue()
 
 

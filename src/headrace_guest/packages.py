@@ -15,8 +15,15 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_magic, magics_class
 
-_DISTRIBUTIONS = {"PIL": "pillow"}
-"""Modules whose distribution has another name and that kernels have from the start."""
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Often used modules whose distribution has another name."""
 
 
 @magics_class
@@ -35,9 +42,44 @@ class PackageMagics(Magics):
             print(note)  # noqa: T201 - output of the user's cell
 
 
+class PathFiles:
+    """The ``.pth`` files beside the packages: they add directories, for editable installs."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._changed_at = self._time()
+        self._known = self._list()
+
+    def follow(self) -> None:
+        """Do what files say that have come since this process began, or was forked from."""
+        changed_at = self._time()
+        if changed_at == self._changed_at:
+            return
+        self._changed_at = changed_at
+        for name in sorted(self._list() - self._known):
+            self._known.add(name)
+            site.addpackage(str(self._directory), name, None)
+
+    def _time(self) -> int:
+        try:
+            return self._directory.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _list(self) -> set[str]:
+        try:
+            return {path.name for path in self._directory.glob("*.pth")}
+        except OSError:
+            return set()
+
+
+path_files = PathFiles(sysconfig.get_path("purelib"))
+
+
 def refresh_imports() -> None:
     """Have imports see what a command may have installed."""
     importlib.invalidate_caches()
+    path_files.follow()
     home = Path.home() / ".local"
     user_site = sysconfig.get_path("purelib", "posix_user", {"userbase": str(home)})
     # In a virtual environment Python leaves the user's own packages out, and so do we.
@@ -72,7 +114,7 @@ def explain(changed: Mapping[str, tuple[str, str | None]], warm: frozenset[str])
     """Say in a line each what happens to modules that are loaded and were replaced."""
     notes = []
     for name, (old, new) in changed.items():
-        now = "was removed" if new is None else f"{new} was installed"
+        now = "it was removed" if new is None else f"{new} was installed"
         if name in warm:
             how = "every Python context starts with it; only new processes (!python) see the change"
         else:

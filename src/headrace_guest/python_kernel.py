@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from IPython.core.error import StdinNotImplementedError
 
-from headrace_guest import capture, failure, linux, warm
+from headrace_guest import capture, failure, linux, packages, warm
 from headrace_guest.display import make_bundle
 from headrace_guest.event_socket import EventSocket
 from headrace_guest.interrupt import Interrupts
@@ -162,6 +162,7 @@ class _Kernel:
         os.environ.update(frame["env"])
         if "TZ" in frame["env"]:
             time.tzset()
+        packages.path_files.follow()
         self._directory = frame["cwd"]
         if self._enter_directory() is None:
             history: Any = self._shell.history_manager

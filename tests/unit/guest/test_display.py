@@ -157,6 +157,12 @@ def test_long_sequences_are_shown_whole(kernel: KernelProcess) -> None:
     assert (text.count("\n"), text[-6:]) == (4999, " 4999]")
 
 
+def test_deep_values_are_shown_though_they_cannot_be_laid_out(kernel: KernelProcess) -> None:
+    outcome = kernel.run("a = []\nfor _ in range(600): a = [a]\na")
+    assert outcome.text == "[" * 601 + "]" * 601
+    assert outcome.stderr == ""
+
+
 @pytest.mark.parametrize("value", ["'x' * 20_000_000", "['x' * 1000] * 20_000"])
 def test_a_value_too_large_to_send_is_omitted_visibly(kernel: KernelProcess, value: str) -> None:
     result = kernel.run(value).main
