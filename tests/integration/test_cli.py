@@ -248,10 +248,25 @@ def test_pictures_are_saved_and_never_overwritten(tmp_path: Path) -> None:
 
     assert (first.status, second.status) == (0, 0)
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["result-001.png", "result-002.png"]
+    assert names == [
+        *("result-001.chart.json", "result-001.png"),
+        *("result-002.chart.json", "result-002.png"),
+    ]
+    chart = json.loads((out / "result-001.chart.json").read_bytes())
+    assert chart["elements"][0]["points"] == [[0.0, 1.0], [1.0, 2.0]]
     assert (out / "result-001.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert f"headrace: saved {out}/result-002.png\n" in second.stderr
     assert (out / "result-001.png").stat().st_uid == os.getuid()
+
+
+def test_tables_and_dicts_are_saved_in_forms_for_programs(tmp_path: Path) -> None:
+    code = "import pandas as pd\ndisplay(pd.DataFrame({'a': [1, 2]}))\n{'n': 3}"
+    done = run_code(code, "--results", str(tmp_path))
+
+    assert done.stdout == b"   a\n0  1\n1  2\n{'n': 3}\n"
+    assert json.loads((tmp_path / "result-001.data.json").read_bytes()) == {"a": [1, 2]}
+    assert (tmp_path / "result-001.html").read_text().count("<table") == 1
+    assert json.loads((tmp_path / "result-002.json").read_bytes()) == {"n": 3}
 
 
 def test_a_relative_results_directory_is_meant_as_seen_by_the_caller(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ _SUFFIXES = {
     "application/javascript": "js",
     "application/json": "json",
     "application/pdf": "pdf",
+    "application/vnd.headrace.chart+json": "chart.json",
+    "application/vnd.headrace.data+json": "data.json",
     "image/gif": "gif",
     "image/jpeg": "jpg",
     "image/png": "png",
@@ -48,6 +50,11 @@ def text_form(result: Result) -> str:
 def has_picture(result: Result) -> bool:
     """Say whether the text form leaves out something that a file would show."""
     return any(mime.startswith("image/") or mime == "application/pdf" for mime in result.bundle)
+
+
+def is_for_people(mime: str) -> bool:
+    """Say whether a form would be missed by somebody who only reads the output."""
+    return not mime.endswith("json")
 
 
 def file_forms(result: Result) -> Iterator[tuple[str, bytes]]:

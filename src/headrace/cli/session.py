@@ -184,7 +184,8 @@ class Session:
     async def _show_result(self, result: Result) -> None:
         await self._on_own_line(self.streams.stdout, results.text_form(result) + "\n")
         for mime, size in result.omitted.items():
-            await self.streams.say(f"{mime} of a result was left out: it has {size} bytes")
+            if self.folder is not None or results.is_for_people(mime):
+                await self.streams.say(f"{mime} of a result was left out: it has {size} bytes")
         if self.folder is not None:
             await self._save(self.folder, result)
         elif results.has_picture(result) and not self._has_hinted:

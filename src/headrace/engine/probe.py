@@ -305,9 +305,10 @@ def judge_ranges(count: int) -> Check:
 
 def check_python(*, is_root: bool) -> list[Check]:
     """Find what the Python kernel imports, and whether the service may read its Python."""
+    wanted = ("numpy", "pandas", "matplotlib", "pillow", "e2b-charts")
     checks = [
         check_package("ipython", State.FAIL),
-        *(check_package(name, State.WARN) for name in ("numpy", "pandas", "matplotlib", "pillow")),
+        *(check_package(name, State.WARN) for name in wanted),
     ]
     if is_root:
         checks.append(check_service(privileges.find_service_ids))

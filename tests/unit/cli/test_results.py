@@ -42,6 +42,8 @@ def test_a_result_without_any_form_has_a_text_all_the_same() -> None:
         ("text/html", "html"),
         ("application/json", "json"),
         ("application/vnd.plotly.v1+json", "vnd-plotly-v1.json"),
+        ("application/vnd.headrace.data+json", "data.json"),
+        ("application/vnd.headrace.chart+json", "chart.json"),
         ("application/geo+json", "geo.json"),
         ("text/x.custom", "x-custom"),
         ("nonsense", "bin"),
@@ -76,6 +78,16 @@ def test_a_form_becomes_the_bytes_of_its_file(mime: str, value: Json, data: byte
 def test_only_pictures_and_documents_need_a_file_to_be_seen() -> None:
     assert results.has_picture(PICTURE)
     assert not results.has_picture(TABLE)
+    assert not results.has_picture(
+        Result(
+            {
+                "text/plain": "{}",
+                "application/json": {},
+                "application/vnd.headrace.data+json": {},
+                "application/vnd.headrace.chart+json": {},
+            }
+        )
+    )
 
 
 def test_the_number_after_the_highest_is_free(tmp_path: Path) -> None:

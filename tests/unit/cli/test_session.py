@@ -215,6 +215,22 @@ async def test_a_form_that_was_too_large_is_named(tmp_path: Path) -> None:
     assert b"image/png of a result was left out: it has 99 bytes" in outcome.stderr
 
 
+async def test_a_form_for_programs_that_was_too_large_is_named_only_where_it_would_be_saved(
+    tmp_path: Path,
+) -> None:
+    mime = "application/vnd.headrace.data+json"
+    large = ResultDisplayed(
+        seq=1, timestamp=0.0, result=Result({"text/plain": "p"}, omitted={mime: 99})
+    )
+
+    outcome = await run(tmp_path, FakeExecution([large, end()]))
+    with ResultsFolder(str(tmp_path / "saved")) as folder:
+        saving = await run(tmp_path, FakeExecution([large, end()]), folder=folder)
+
+    assert b"left out" not in outcome.stderr
+    assert f"{mime} of a result was left out".encode() in saving.stderr
+
+
 async def test_a_traceback_goes_to_stderr_and_the_status_is_1(tmp_path: Path) -> None:
     script: list[ExecutionEvent] = [
         raised("ValueError", "Traceback\nValueError: x"),
