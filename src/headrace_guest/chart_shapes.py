@@ -98,6 +98,7 @@ def read_boxes(axes: Axes) -> Shapes | None:
     found = [box for start in range(len(drawn)) if (box := _read_box(drawn, start)) is not None]
     if not found:
         return None
+    found = list(dict.fromkeys(found))  # drawn twice, in another style, they are the same boxes
     is_horizontal = found[0].is_horizontal
     axis = axes.yaxis if is_horizontal else axes.xaxis
     labels = label_positions(axis, [box.position for box in found])
@@ -112,7 +113,7 @@ class _Box:
     quartiles: tuple[float, float]
     whiskers: tuple[float, float]
     median: float
-    outliers: list[float]
+    outliers: tuple[float, ...]
 
     def describe(self, label: str) -> dict[str, Any]:
         return {
@@ -122,7 +123,7 @@ class _Box:
             "median": self.median,
             "third_quartile": self.quartiles[1],
             "max": self.whiskers[1],
-            "outliers": self.outliers,
+            "outliers": list(self.outliers),
         }
 
 
@@ -147,7 +148,7 @@ def _read_box(drawn: Sequence[Artist], start: int) -> _Box | None:
                     quartiles=(float(lower[0, along]), float(upper[0, along])),
                     whiskers=ends,
                     median=flat[_CAPS] if len(flat) > _CAPS else flat[0],
-                    outliers=[spot for spot in spots if not ends[0] <= spot <= ends[1]],
+                    outliers=tuple(spot for spot in spots if not ends[0] <= spot <= ends[1]),
                 )
     return None
 

@@ -141,8 +141,13 @@ def _plain_coordinate(value: Any) -> str | float:  # noqa: ANN401 - users plot a
 
 
 def _is_no_data(line: Any) -> bool:  # noqa: ANN401 - of matplotlib
-    """Say whether a line is a mark across the axes and not data; for the library."""
+    """Say whether a line is a mark across the axes, which is no line of a line chart."""
     return not is_of_data(line)
+
+
+def _is_mark(line: Any) -> bool:  # noqa: ANN401 - of matplotlib
+    """Say whether a line beside other shapes is none of them: also if it is drawn as data."""
+    return _is_no_data(line) or _is_straight(line)
 
 
 def _list_ticks(_converter: object, ticks: Sequence[float]) -> list[float]:
@@ -152,4 +157,6 @@ def _list_ticks(_converter: object, ticks: Sequence[float]) -> list[float]:
 
 planar.PointData._parse_point = staticmethod(_plain_coordinate)
 planar.PointChart._extract_ticks_info = staticmethod(_list_ticks)
-planar.is_grid_line = reader.is_grid_line = _is_no_data
+_is_straight = reader.is_grid_line
+reader.is_grid_line = _is_mark
+planar.is_grid_line = _is_no_data

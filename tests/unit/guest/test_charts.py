@@ -88,6 +88,21 @@ def test_points_are_a_scatter_chart(axes: Axes) -> None:
 
 
 @pytest.mark.parametrize(
+    "mark",
+    [
+        lambda axes: axes.axhline(1),
+        lambda axes: axes.plot([0, 9], [3, 3]),
+        lambda axes: axes.grid(),
+    ],
+)
+def test_points_with_a_mark_are_a_scatter_chart(axes: Axes, mark: Callable[[Axes], Any]) -> None:
+    axes.scatter([1, 2], [3, 4])
+    mark(axes)
+    chart = read(axes)
+    assert (chart["type"], len(chart["elements"])) == ("scatter", 1)
+
+
+@pytest.mark.parametrize(
     "values",
     [
         np.array([1, 2], dtype=np.int32),
@@ -346,6 +361,12 @@ def test_a_box_of_equal_values_is_a_box(axes: Axes) -> None:
 def test_boxes_of_pandas_are_read(axes: Axes) -> None:
     pd.DataFrame({"a": [1, 2, 3, 9], "b": [3, 4, 5, 6]}).plot.box(ax=axes)
     assert [box["label"] for box in read(axes)["elements"]] == ["a", "b"]
+
+
+def test_boxes_drawn_twice_are_one(axes: Axes) -> None:
+    axes.boxplot(SAMPLES, tick_labels=["p", "q"])
+    axes.boxplot(SAMPLES, tick_labels=["p", "q"], patch_artist=True)
+    assert [box["label"] for box in read(axes)["elements"]] == ["p", "q"]
 
 
 def test_closed_lines_are_no_boxes(axes: Axes) -> None:
