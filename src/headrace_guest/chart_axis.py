@@ -12,7 +12,6 @@ from matplotlib.axis import Axis
 from matplotlib.category import StrCategoryLocator
 from matplotlib.ticker import FixedLocator
 
-_DATES_OF_PANDAS = "DatetimeConverter"
 _PERIODS_OF_PANDAS = "PeriodConverter"
 
 
@@ -25,13 +24,13 @@ def make_date_reader(axis: Axis) -> Callable[[float, bool], str | None] | None:
     frequency = getattr(axis.axes, "freq", None)
     if kind == _PERIODS_OF_PANDAS and frequency is not None:
         return lambda position, _with_zone: _read_period(position, frequency)
-    if isinstance(converter, _MATPLOTLIB_CONVERTERS) or kind == _DATES_OF_PANDAS:
+    if isinstance(converter, _DATE_CONVERTERS):
         return _read_date
     return None
 
 
-_MATPLOTLIB_CONVERTERS = (
-    mdates.DateConverter,
+_DATE_CONVERTERS = (
+    mdates.DateConverter,  # and those of pandas, which are derived from it
     mdates.ConciseDateConverter,
     mdates._SwitchableDateConverter,
 )

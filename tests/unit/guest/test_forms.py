@@ -182,6 +182,13 @@ def test_a_blank_figure_has_an_empty_chart(kernel: KernelProcess) -> None:
     assert result.bundle[CHART] == {}
 
 
+def test_a_figure_that_cannot_be_read_has_an_empty_chart(kernel: KernelProcess) -> None:
+    code = "figure, axes = plt.subplots()\naxes.has_data = lambda: 1 / 0"
+    outcome = kernel.run(PLOT + code)
+    assert outcome.results[0].bundle[CHART] == {}
+    assert outcome.stderr == ""
+
+
 def test_a_figure_of_very_many_points_has_a_picture_only(kernel: KernelProcess) -> None:
     (result,) = kernel.run(PLOT + "plt.plot(range(60_000));").results
     assert list(result.bundle) == ["text/plain", "image/png"]
