@@ -6,6 +6,9 @@ from typing import Any
 from headrace_guest.json_form import VALUE_COST, Cleaner, NotJsonError, check_size
 from headrace_guest.protocol import Json
 
+_COLUMN_COST = 1024
+"""Bytes that a column counts as at least: pandas takes its time for each."""
+
 
 def is_data_frame(value: object) -> bool:
     """Say whether a value is a data frame of pandas, without importing it or asking the value."""
@@ -20,12 +23,15 @@ def columns_of(frame: Any) -> dict[str, list[Json]]:  # noqa: ANN401 - of pandas
     NotJsonError if two columns have the same name: one would hide the other.
     """
     rows, columns = frame.shape
-    check_size(rows * columns * VALUE_COST)
+    check_size(columns * (rows * VALUE_COST + _COLUMN_COST))
     cleaner = Cleaner()
-    names = [cleaner.key(name) for name in frame.columns]
-    if len(set(names)) != len(names):
-        raise NotJsonError("two columns have the same name")
-    return {name: _values_of(frame.iloc[:, n], cleaner) for n, name in enumerate(names)}
+    data: dict[str, list[Json]] = {}
+    for key, column in frame.items():
+        name = cleaner.key(key)
+        if name in data:
+            raise NotJsonError("two columns have the same name")
+        data[name] = _values_of(column, cleaner)
+    return data
 
 
 def _values_of(column: Any, cleaner: Cleaner) -> list[Json]:  # noqa: ANN401 - of pandas

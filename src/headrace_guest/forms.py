@@ -25,6 +25,7 @@ CHART = "application/vnd.headrace.chart+json"
 """What a figure shows, see `headrace_guest.charts`; empty if nothing could be read from it."""
 
 Form = CleanJson | OmittedText | None
+ChartReader = Callable[[Any], dict[str, Any]]
 
 
 class JsonForm(JSONFormatter):
@@ -55,7 +56,7 @@ class ChartForm(BaseFormatter):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - traitlets
         super().__init__(**kwargs)
-        self.chart_of: Callable[[Any], dict[str, Any]] | None = None
+        self.chart_of: ChartReader | None = None
         self._shown: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self, obj: object) -> Form:
@@ -80,6 +81,8 @@ class ChartForm(BaseFormatter):
 
         For the end of a cell, before the inline backend shows all figures that are still open.
         """
+        if not self._shown:
+            return
         figures, self._shown = list(self._shown), weakref.WeakSet()
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None or not _closes_figures():

@@ -4,6 +4,7 @@
 # mypy: allow-untyped-calls
 
 import importlib
+import os
 import shlex
 import site
 import sys
@@ -46,7 +47,7 @@ class PathFiles:
     """The ``.pth`` files beside the packages: they add directories, for editable installs."""
 
     def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
+        self._directory = directory
         self._changed_at = self._time()
         self._known = self._list()
 
@@ -58,17 +59,17 @@ class PathFiles:
         self._changed_at = changed_at
         for name in sorted(self._list() - self._known):
             self._known.add(name)
-            site.addpackage(str(self._directory), name, None)
+            site.addpackage(self._directory, name, None)
 
     def _time(self) -> int:
         try:
-            return self._directory.stat().st_mtime_ns
+            return os.stat(self._directory).st_mtime_ns  # noqa: PTH116 - each new kernel waits for it
         except OSError:
             return 0
 
     def _list(self) -> set[str]:
         try:
-            return {path.name for path in self._directory.glob("*.pth")}
+            return {path.name for path in Path(self._directory).glob("*.pth")}
         except OSError:
             return set()
 

@@ -23,6 +23,7 @@ from IPython.display import display
 from headrace_guest import pictures
 from headrace_guest.display import make_bundle
 from headrace_guest.failure import describe
+from headrace_guest.forms import ChartReader
 from headrace_guest.plotly_figures import PlotlyHook
 from headrace_guest.protocol import encode_frame
 from headrace_guest.shell import KernelShell, make_shell
@@ -79,6 +80,8 @@ def import_libraries() -> tuple[str, ...]:
     for name in _LAZY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if _CHARTS not in sys.modules:
+        missing.append("e2b_charts")
     return tuple(missing)
 
 
@@ -86,11 +89,14 @@ def warm_up() -> tuple[KernelShell, tuple[str, ...]]:
     """Make the shell, run through the usual paths and forget it; see `python_kernel.prepare`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        known = set(sys.modules)
+        # First: what its import leaves free in memory is then filled by the others, and not
+        # page by page in each kernel.
+        chart_of = _import_charts()
         missing = import_libraries()
         shell = make_shell()
+        shell.chart_form.chart_of = chart_of
         _configure_libraries(shell)
-        known = set(sys.modules)
-        missing += _import_charts(shell)
         _run_cells(shell, _CELLS)
         _hide_modules(known)
     _forget(shell)
@@ -113,13 +119,13 @@ def _configure_libraries(shell: KernelShell) -> None:
     sys.meta_path.insert(0, PlotlyHook(functools.partial(display, raw=True)))
 
 
-def _import_charts(shell: KernelShell) -> tuple[str, ...]:
+def _import_charts() -> ChartReader | None:
+    """Give what reads charts, unless a library is missing."""
     try:
-        charts = importlib.import_module(_CHARTS)
+        reader: ChartReader = importlib.import_module(_CHARTS).chart_of
     except ImportError:
-        return ("e2b_charts",)
-    shell.chart_form.chart_of = charts.chart_of
-    return ()
+        return None
+    return reader
 
 
 def _hide_modules(known: Collection[str]) -> None:

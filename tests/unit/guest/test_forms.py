@@ -149,7 +149,14 @@ def test_a_data_frame_of_a_million_rows_is_shown_without_its_data(kernel: Kernel
     result = kernel.run(FRAME + "pd.DataFrame({'a': np.arange(1_000_000)})").main
     assert "[1000000 rows x 1 columns]" in str(result.bundle["text/plain"])
     assert "1000000 rows" in str(result.bundle["text/html"])
-    assert result.omitted == {DATA: 16_000_000}
+    assert result.omitted == {DATA: 16_001_024}
+
+
+def test_a_data_frame_of_very_many_columns_is_shown_without_its_data(
+    kernel: KernelProcess,
+) -> None:
+    result = kernel.run(FRAME + "pd.DataFrame(columns=range(100_000))").main
+    assert list(result.omitted) == [DATA]
 
 
 def test_a_data_frame_of_long_texts_is_given_up_while_it_is_read(kernel: KernelProcess) -> None:
