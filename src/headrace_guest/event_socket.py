@@ -82,6 +82,11 @@ class EventSocket:
         except OSError:
             return True  # reading will tell
 
+    @property
+    def has_frame(self) -> bool:
+        """Say whether `receive` gives a frame without reading."""
+        return bool(self._frames)
+
     def wait(self) -> None:
         """Wait until there is a frame to take or bytes (or the end) to read.
 

@@ -18,13 +18,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headrace_guest import cgroups, idranges, linux, skeleton, startup, watchdog
+from headrace_guest import cgroups, idranges, languages, linux, skeleton, startup, watchdog
 from headrace_guest.forkserver import ForkServerGoneError
 from headrace_guest.guestlist import Guest, Guests, RefusedError, read_limits, take_name
 
 MAX_MESSAGE = 64 * 1024
 MAX_FDS = 8
 REMOVE_RETRY = 0.01
+VICTIM_TIME = 5.0
+"""How many seconds a process that the watchdog killed may take until its kernel has ended."""
 PIDFD_SIGNAL_PROCESS_GROUP = 4
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1})
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -237,7 +239,11 @@ class Launcher:
         if name in guest.kernels:
             raise RefusedError("already_exists", f"sandbox {guest.name} has a kernel {name}")
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
-        order = {"processes": guest.limits.processes, "open_files": guest.limits.open_files}
+        order = {
+            "language": self._take_language(request),
+            "processes": guest.limits.processes,
+            "open_files": guest.limits.open_files,
+        }
         guest.forking += 1
 
         def forked(pid: int, pidfd: int) -> None:
@@ -262,6 +268,17 @@ class Launcher:
             raise
         finally:
             os.close(go_read)
+
+    def _take_language(self, request: Mapping[str, Any]) -> str:
+        """Give the language of a new kernel; refuses one that cannot run here."""
+        language = request.get("language", languages.PYTHON)
+        if language not in languages.LANGUAGES:
+            known = ", ".join(languages.LANGUAGES)
+            raise RefusedError("invalid", f"language must be one of {known}, got {language!r}")
+        found = self._machine.kernels.facts.get("languages", {}).get(language, {})
+        if problem := found.get("problem"):
+            raise RefusedError("unavailable", f"{language}: {problem}")
+        return str(language)
 
     def _admit(self, guest: Guest, pid: int, go: int) -> None:
         """Put a new process into its cgroup, then let it go on."""
@@ -401,7 +418,8 @@ class Launcher:
 
     def _ran_out_of_memory(self, guest: Guest, pid: int) -> bool:
         """Tell from the counters, never from the signal alone."""
-        if pid in guest.watchdog_victims:
+        killed_at = guest.watchdog_victims.get(pid, float("-inf"))
+        if time.monotonic() - killed_at < VICTIM_TIME:
             return True
         if guest.cgroup is None:
             return False
@@ -413,10 +431,10 @@ class Launcher:
     def _watch_memory(self) -> None:
         by_agent = {guest.agent.pid: guest for guest in self._guests if guest.agent is not None}
         watched = (watchdog.Watched(pid, g.limits.memory) for pid, g in by_agent.items())
-        for agent, victim in watchdog.kill_over_limit(watched):
+        for agent, victim, group in watchdog.kill_over_limit(watched):
             guest = by_agent[agent]
             guest.watchdog_kills += 1
-            guest.watchdog_victims.add(victim)
+            guest.watchdog_victims = dict.fromkeys((victim, group), time.monotonic())
             _send(self._control, {"notice": "oom", "sandbox": guest.name})
 
     def _finish_if_gone(self, guest: Guest) -> None:

@@ -260,6 +260,7 @@ def _report(mode: str, machine: Machine, prefix: _Prefix) -> dict[str, Any]:
             "version": prefix.version,
             "missing": machine.kernels.facts.get("missing", []),
         },
+        "languages": machine.kernels.facts.get("languages", {}),
         "service_python": sys.prefix,
     }
 

@@ -21,7 +21,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -121,11 +121,15 @@ def _serve(
 def _reap(control: socket.socket) -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
+        # Its pid is not given away before it is reaped, so the group is surely its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ended.si_pid, signal.SIGKILL)
+        pid, status = os.waitpid(ended.si_pid, 0)
         control.send(json.dumps({"exited": pid, "status": status}).encode())
 
 
@@ -257,10 +261,18 @@ class _KernelServer:
     def __init__(self, boot: Boot, program: bytes) -> None:
         self._boot = boot
         self._program = program
-        from headrace_guest import python_kernel  # the agent's fork server stays small
+        # The agent's fork server stays small.
+        from headrace_guest import languages, python_kernel
+        from headrace_guest.kernels import driver, drivers
 
+        found = languages.find_programs()
+        self._drive = driver.serve
+        self._interpreters = drivers.make_interpreters(found)
         self._kernel = python_kernel.prepare()
-        self.facts: dict[str, object] = {"missing": list(self._kernel.missing)}
+        self.facts: dict[str, object] = {
+            "missing": list(self._kernel.missing),
+            "languages": {language: asdict(facts) for language, facts in found.items()},
+        }
         os.environ.clear()
         os.environ.update(isolate.base_environment(boot.path_prefix))
 
@@ -278,8 +290,9 @@ class _KernelServer:
         _await_go(go)
         for fd in (agent, stdout, stderr):
             os.close(fd)
-        self._kernel.serve(socket.socket(fileno=events))
-        os._exit(0)
+        if order["language"] == "python":
+            self._kernel.serve(socket.socket(fileno=events))
+        self._drive(self._interpreters[order["language"]], socket.socket(fileno=events))
 
 
 def _read_limits(order: Mapping[str, Any], *, is_rootless: bool) -> isolate.ProcessLimits:

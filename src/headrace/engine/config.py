@@ -132,18 +132,39 @@ def check_requirements(names: Iterable[str]) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LanguageReport:
+    """Whether a language besides Python can run here: ``problem`` says why not.
+
+    ``package`` is the Debian package that brings its interpreter.
+    """
+
+    version: str
+    problem: str | None
+    package: str
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what the kernel fork server found."""
+        problem = raw["problem"]
+        text = None if problem is None else str(problem)
+        return cls(str(raw["version"]), text, str(raw["package"]))
+
+
 @dataclass(frozen=True)
 class IsolationReport:
     """What is really enforced, as the launcher found it; the same for all its sandboxes.
 
     ``memory`` is ``cgroup`` or ``watchdog``. ``missing`` names the Python packages of the kernel
-    that are not installed. ``raw`` is everything that the launcher said.
+    that are not installed. ``languages`` are those besides Python that this version knows.
+    ``raw`` is everything that the launcher said.
     """
 
     mode: str
     enforced: frozenset[str]
     memory: str
     missing: tuple[str, ...]
+    languages: Mapping[str, LanguageReport]
     raw: Mapping[str, Any]
 
     @classmethod
@@ -158,6 +179,10 @@ class IsolationReport:
                 enforced=frozenset(str(name) for name in raw["enforced"]),
                 memory=str(raw.get("memory", "none")),
                 missing=tuple(str(name) for name in python.get("missing", ())),
+                languages={
+                    str(name): LanguageReport.read(found)
+                    for name, found in raw.get("languages", {}).items()
+                },
                 raw=MappingProxyType(raw),
             )
         except (KeyError, TypeError, AttributeError) as error:

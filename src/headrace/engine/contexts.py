@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import anyio
 from anyio.abc import TaskGroup
 
+from headrace.engine.config import LanguageReport
 from headrace.engine.context import Context, ContextSettings
 from headrace.engine.kernel import KernelStarter
 from headrace.engine.launcher import ExitNotice
@@ -20,17 +21,25 @@ from headrace.model.specs import ContextSpec, ExecutionRequest, Language
 MAX_CONTEXTS = 32
 
 
+def runnable(reports: Mapping[str, LanguageReport]) -> list[Language]:
+    """Give the languages that contexts can have on this machine."""
+    others = [name for name, report in reports.items() if report.problem is None]
+    return [Language.PYTHON, *(language for language in Language if language in others)]
+
+
 class Contexts:
     """Makes, finds and ends contexts; each runs as one task of the sandbox's task group."""
 
     def __init__(
         self,
         starters: Mapping[Language, KernelStarter],
+        reports: Mapping[str, LanguageReport],
         settings: ContextSettings,
         make_id: Callable[[], ContextId],
         sandbox_env: Callable[[], Mapping[str, str]],
     ) -> None:
         self._starters = starters
+        self._reports = reports
         self._settings = settings
         self._make_id = make_id
         self._sandbox_env = sandbox_env
@@ -84,12 +93,22 @@ class Contexts:
         """Give the starter of a language's kernels; raises LanguageUnavailableError."""
         starter = self._starters.get(language)
         if starter is None:
-            raise LanguageUnavailableError(
-                f"{language} is not available in this version; "
-                f"available: {', '.join(sorted(self._starters))}",
-                language=language,
-            )
+            raise self._unavailable(language)
         return starter
+
+    def _unavailable(self, language: Language) -> LanguageUnavailableError:
+        available = f"available: {', '.join(sorted(self._starters))}"
+        report = self._reports.get(language)
+        if report is None:
+            return LanguageUnavailableError(
+                f"{language} is not available in this version; {available}", language=language
+            )
+        return LanguageUnavailableError(
+            f"{language} is not available: {report.problem}; "
+            f"on Debian, install the package {report.package}; {available}",
+            language=language,
+            package=report.package,
+        )
 
     def add(self, spec: ContextSpec) -> Context:
         """Make a context; its first kernel is being started when this returns."""

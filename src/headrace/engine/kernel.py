@@ -30,6 +30,7 @@ from headrace.engine.pipes import drain
 from headrace.engine.share import Share
 from headrace.model.errors import HeadraceError, KernelDiedError
 from headrace.model.events import ExecutionEvent, Stream
+from headrace.model.specs import Language
 from headrace_guest.protocol import (
     MAX_GUEST_FRAME,
     FrameReader,
@@ -97,6 +98,8 @@ class KernelControl(Protocol):
 
     name: str
     """What the launcher's notices call it; no other kernel of the sandbox ever had it."""
+    takes_interrupts: bool
+    """Whether it wants interrupts as frames that name the execution, and not as signals."""
 
     async def launch(self, fds: Sequence[int]) -> None:
         """Start the kernel; ``fds`` are the guest's event socket, stdout and stderr."""
@@ -204,7 +207,11 @@ class Kernel:
         self._forget_execution()
 
     async def interrupt(self) -> None:
-        """Interrupt what runs; returns when the signal has been sent."""
+        """Interrupt what runs; returns when that has been sent."""
+        if self._control.takes_interrupts:
+            if self._execution is not None:
+                self._send({"type": "interrupt", "execution": self._execution})
+            return
         self._was_interrupted = True
         await self._control.interrupt()
 
@@ -423,14 +430,16 @@ def _close_all(fds: list[int]) -> None:
 class LauncherControl:
     """Starts and signals a kernel that the launcher forks, warm, into the sandbox."""
 
-    def __init__(self, launcher: Launcher, sandbox: str, name: str) -> None:
+    def __init__(self, launcher: Launcher, sandbox: str, name: str, language: Language) -> None:
         self.name = name
         self._launcher = launcher
         self._sandbox = sandbox
+        self._language = language
+        self.takes_interrupts = language is not Language.PYTHON
 
     async def launch(self, fds: Sequence[int]) -> None:
         """Have the kernel forked."""
-        await self._launcher.start_kernel(self._sandbox, self.name, fds)
+        await self._launcher.start_kernel(self._sandbox, self.name, self._language, fds)
 
     async def interrupt(self) -> None:
         """Send SIGINT to the kernel's process group."""

@@ -228,9 +228,12 @@ class Launcher:
         }
         await self._ask("create", {"sandbox": sandbox, "limits": wanted}, [control])
 
-    async def start_kernel(self, sandbox: str, kernel: str, fds: Sequence[int]) -> None:
+    async def start_kernel(
+        self, sandbox: str, kernel: str, language: str, fds: Sequence[int]
+    ) -> None:
         """Fork a kernel into a sandbox; ``fds`` are its event socket, stdout and stderr."""
-        await self._ask("kernel", {"sandbox": sandbox, "kernel": kernel}, fds)
+        wanted = {"sandbox": sandbox, "kernel": kernel, "language": language}
+        await self._ask("kernel", wanted, fds)
 
     async def signal_kernel(self, sandbox: str, kernel: str, number: int) -> None:
         """Signal a kernel's process group; a kernel that is gone already is no error."""

@@ -24,11 +24,11 @@ from headrace.engine import ports
 from headrace.engine.agent import CLOSED, AgentConnection
 from headrace.engine.config import EngineConfig, IsolationReport
 from headrace.engine.context import Context, ContextSettings
-from headrace.engine.contexts import Contexts
+from headrace.engine.contexts import Contexts, runnable
 from headrace.engine.execution import Execution
 from headrace.engine.expiry import Clock
 from headrace.engine.files import Files
-from headrace.engine.kernel import LauncherControl, name_of
+from headrace.engine.kernel import KernelStarter, LauncherControl, name_of
 from headrace.engine.launcher import ExitNotice, Launcher, Stats
 from headrace.engine.log_store import LogStore
 from headrace.engine.processes import Process, Processes
@@ -411,11 +411,13 @@ class Sandbox:
         launcher, sandbox, config = self._launcher, self.id, self._services.config
         numbers = itertools.count(1)
 
-        def start_python() -> LauncherControl:
-            return LauncherControl(launcher, sandbox, f"k{next(numbers)}")
+        def starter_of(language: Language) -> KernelStarter:
+            return lambda: LauncherControl(launcher, sandbox, f"k{next(numbers)}", language)
 
+        languages = self._services.report.languages
         return Contexts(
-            {Language.PYTHON: start_python},
+            {language: starter_of(language) for language in runnable(languages)},
+            languages,
             ContextSettings(config.interrupt_grace, config.kernel_start_timeout),
             lambda: ContextId(self._make_id()),
             lambda: self.spec.env,

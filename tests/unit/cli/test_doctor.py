@@ -16,7 +16,7 @@ WORSE = Check("kernel", State.FAIL, "4.19", "boot another")
 
 
 def report(*enforced: str, memory: str = "cgroup") -> IsolationReport:
-    return IsolationReport("rootless", frozenset(enforced), memory, (), {})
+    return IsolationReport("rootless", frozenset(enforced), memory, (), {}, {})
 
 
 def test_every_protection_has_its_line() -> None:

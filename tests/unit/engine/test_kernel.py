@@ -43,6 +43,7 @@ class Control:
     """Takes the guest's ends, and writes down the signals."""
 
     name: str = "k1"
+    takes_interrupts: bool = False
     fds: list[int] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
     error: Exception | None = None
@@ -198,6 +199,19 @@ async def test_code_larger_than_the_sockets_buffer_arrives_whole(
         assert first is not None
         assert first["code"] == code
         assert second == {"type": "input", "execution": "x1", "text": "line"}
+
+
+async def test_an_interrupt_is_a_frame_for_kernels_that_want_it(
+    log: EventLog[ExecutionEvent],
+) -> None:
+    async with at_work() as played:
+        played.control.takes_interrupts = True
+        await played.kernel.interrupt()
+        played.begin(log, "x7")
+        await played.kernel.interrupt()
+        frames = [await played.guest.receive() for _ in range(2)]
+        assert frames[1] == {"type": "interrupt", "execution": "x7"}
+        assert played.control.signals == []
 
 
 async def test_an_interrupt_meant_for_earlier_code_is_to_be_discarded(store: LogStore) -> None:

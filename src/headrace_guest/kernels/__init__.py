@@ -1,0 +1,1 @@
+"""Kernels of languages besides Python: a driver in Python, and the interpreter as its child."""

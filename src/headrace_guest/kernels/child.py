@@ -1,0 +1,111 @@
+"""The interpreter as a child process: its start, its channel, its end."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+from headrace_guest.capture import move_high
+from headrace_guest.kernels.interpreter import Ends, Interpreter
+from headrace_guest.kernels.messages import LineReader
+from headrace_guest.protocol import ProtocolError
+
+_CHUNK = 256 * 1024
+_END_WAIT = 1.0
+
+
+class Child:
+    """A running interpreter; the driver's ends of its channel and order file.
+
+    Its descriptors 1 and 2 are the kernel's own pipes. ``pidfd`` becomes readable at its end.
+    """
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        ours, theirs = socket.socketpair()
+        self._order = _move_high(os.memfd_create("order", os.MFD_CLOEXEC))
+        self.channel = _move_high(ours.detach())
+        inherited = _move_high(theirs.detach())
+        os.set_blocking(self.channel, False)
+        self._lines = LineReader()
+        ends = Ends(inherited, self._order)
+        try:
+            # No preexec_fn: it would copy the page tables of a process that has pandas loaded.
+            process = subprocess.Popen(  # noqa: S603 - the program that was found at the start
+                interpreter.command(ends),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[ends.channel, ends.order],
+            )
+        finally:
+            os.close(inherited)
+        process.returncode = 0  # it is reaped here
+        self.pid = process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def hand_over(self, content: bytes) -> None:
+        """Let the interpreter run what ``content`` says; raises OSError if it takes nothing."""
+        os.ftruncate(self._order, 0)
+        view = memoryview(content)
+        written = 0
+        while written < len(content):
+            written += os.pwrite(self._order, view[written:], written)
+        self.tell(b"go\n")
+
+    def tell(self, line: bytes) -> None:
+        """Write a short line; an interpreter that left many unread is refused with OSError."""
+        if os.write(self.channel, line) != len(line):
+            raise BrokenPipeError("the interpreter does not read its channel")
+
+    def read(self) -> Iterator[bytes]:
+        """Give the lines that have come; raises ProtocolError for an endless one.
+
+        Also if the channel was closed by an interpreter that does not end.
+        """
+        try:
+            data = os.read(self.channel, _CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data and not self._ends_soon():
+            raise ProtocolError("it closed its channel")
+        yield from self._lines.feed(data)
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether the interpreter's process is gone and waits to be reaped."""
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def _ends_soon(self) -> bool:
+        return bool(select.select([self.pidfd], [], [], _END_WAIT)[0])
+
+    def move(self, pid: int) -> None:
+        """Follow the interpreter's state into another process, and end the former one.
+
+        Raises ProtocolError unless that is a descendant of the interpreter: then it becomes our
+        child as soon as its parent has ended, since this process is a subreaper.
+        """
+        try:
+            pidfd = os.pidfd_open(pid)
+        except (OSError, OverflowError) as error:
+            raise ProtocolError(f"the interpreter moved to {pid}: {error}") from error
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pid, self.pidfd = pid, pidfd
+        try:
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError as error:
+            raise ProtocolError(f"the interpreter moved to {pid}, which is not its own") from error
+
+    def reap(self) -> int:
+        """Give the wait status of the interpreter, which has ended."""
+        return os.waitpid(self.pid, 0)[1]
+
+
+def _move_high(fd: int) -> int:
+    try:
+        return move_high(fd)
+    finally:
+        os.close(fd)

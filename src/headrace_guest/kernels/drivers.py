@@ -1,0 +1,20 @@
+"""The languages that have a driver: one class each, made where the program was found."""
+
+from collections.abc import Callable, Mapping
+
+from headrace_guest.kernels.bash import Bash
+from headrace_guest.kernels.interpreter import Interpreter
+from headrace_guest.languages import Found
+
+_CLASSES: Mapping[str, Callable[[str], Interpreter]] = {
+    "bash": Bash,
+}
+
+
+def make_interpreters(found: Mapping[str, Found]) -> dict[str, Interpreter]:
+    """Make those whose program is there; each reads its own files now, in the fork server."""
+    return {
+        language: _CLASSES[language](facts.path)
+        for language, facts in found.items()
+        if facts.path is not None
+    }

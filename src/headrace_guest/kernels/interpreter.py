@@ -1,0 +1,47 @@
+"""What the driver asks of a language: how to start its interpreter and how to hand code over.
+
+One class per language. Everything else is the same for all and is in `driver`: the event socket,
+the order of output and events, interrupts, ends.
+
+The interpreter's ends are two descriptors that it inherits:
+
+- the *channel*, a stream socket. The driver writes the line ``go`` when there is something to run
+  and ``ack`` when a result has arrived. The interpreter writes JSON objects, one per line; see
+  `messages`.
+- the *order file*, in memory. Before each ``go`` the driver puts in it what is to be run. The
+  interpreter opens it anew by its name below /dev/fd, because the descriptor's offset is shared.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The descriptors that the interpreter inherits, by their numbers."""
+
+    channel: int
+    order: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """One piece of code, and the surroundings that hold for it only."""
+
+    code: str
+    env: Mapping[str, str]
+    cwd: str | None
+
+
+class Interpreter(Protocol):
+    """A language; stateless, made once in the fork server and used by every kernel of it."""
+
+    def command(self, ends: Ends) -> list[str]:
+        """Give the words that start the interpreter; called in the kernel, once per start.
+
+        Environment and working directory are the context's already.
+        """
+
+    def encode(self, order: Order) -> bytes:
+        """Give the content of the order file for an execution."""

@@ -1,0 +1,297 @@
+"""Every language behaves the same way: one table of behaviours, one entry per language."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+
+from headrace.engine.engine import Engine
+from headrace.engine.sandbox import Sandbox
+from headrace.model.events import FinishReason, OutputWritten
+from headrace.model.specs import MIB, ContextSpec, ExecutionRequest, Language, Limits, SandboxSpec
+from tests.support.running import Outcome, run_python
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one language does what all can do. Programs print with a newline.
+
+    ``set_state`` and ``show_state`` run one after the other, the second prints ``kept 42``.
+    ``value`` is code and the text of its result, None where the language has no values.
+    ``failing`` is code and the name of its error, None where failing is an exit status.
+    """
+
+    language: Language
+    print_hello: str
+    print_stderr: str
+    print_unicode: str
+    two_prints: str
+    set_state: str
+    show_state: str
+    value: tuple[str, str] | None
+    failing: tuple[str, str | None]
+    broken_syntax: str
+    ten_megabytes: str
+    endless: str
+    waiting: str
+    exit_with_3: str
+    crash: str
+    show_given: str
+    show_directory: str
+    run_echo: str
+    eat_memory: str
+    read_stdin: str
+
+
+BASH = Case(
+    language=Language.BASH,
+    print_hello="echo hello",
+    print_stderr="echo oops >&2",
+    print_unicode="echo 'größer 😀'",
+    two_prints="echo one; sleep 0.3; echo two",
+    set_state='x=42; show() { echo "kept $x"; }',
+    show_state="show",
+    value=None,
+    failing=("(exit 7)", None),
+    broken_syntax="if true; then",
+    ten_megabytes="head -c 10000000 /dev/zero | tr '\\0' x",
+    endless="while :; do :; done",
+    waiting="sleep 60",
+    exit_with_3="exit 3",
+    crash="kill -SEGV $BASHPID",
+    show_given='echo "[$GIVEN] [$HOME]"',
+    show_directory="pwd",
+    run_echo="/bin/echo from a child",
+    eat_memory="x=x; while :; do x=$x$x; done",
+    read_stdin='read line; echo "[$line]"',
+)
+
+CASES = {case.language.value: case for case in (BASH,)}
+pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+async def run(sandbox: Sandbox, case: Case, code: str, **request: Any) -> Outcome:
+    """Run code in the language's default context, or in the context that is named."""
+    if "context" not in request:
+        request["language"] = case.language
+    return await run_python(sandbox, code, **request)
+
+
+async def start(sandbox: Sandbox, case: Case, code: str, **request: Any) -> Any:
+    """Start code in the language's default context."""
+    return await sandbox.execute(ExecutionRequest(code, language=case.language, **request))
+
+
+async def follow(execution: Any) -> Outcome:
+    """Give everything that an execution does until its end."""
+    with anyio.fail_after(40):
+        return Outcome(tuple([event async for event in execution.events()]))
+
+
+async def works(sandbox: Sandbox, case: Case, *, keeps_state: bool) -> None:
+    """Assert that the default context runs code, with its state or without."""
+    outcome = await run(sandbox, case, case.show_state)
+    assert ("kept 42" in outcome.stdout) is keeps_state
+    assert (await run(sandbox, case, case.print_hello)).stdout == "hello\n"
+
+
+async def test_output_and_end_are_told(sandbox: Sandbox, case: Case) -> None:
+    outcome = await run(sandbox, case, case.print_hello)
+    assert (outcome.stdout, outcome.stderr) == ("hello\n", "")
+    assert outcome.finished.reason is FinishReason.OK
+    assert [event.seq for event in outcome.events] == [*range(1, len(outcome.events) + 1)]
+
+
+async def test_output_is_live(sandbox: Sandbox, case: Case) -> None:
+    outcome = await run(sandbox, case, case.two_prints)
+    one, two = [event for event in outcome.events if isinstance(event, OutputWritten)]
+    assert (one.text, two.text) == ("one\n", "two\n")
+    assert 0.25 < two.timestamp - one.timestamp < 5
+
+
+async def test_stderr_is_apart(sandbox: Sandbox, case: Case) -> None:
+    outcome = await run(sandbox, case, case.print_stderr)
+    assert (outcome.stdout, outcome.stderr) == ("", "oops\n")
+
+
+async def test_unicode_and_emoji_arrive_whole(sandbox: Sandbox, case: Case) -> None:
+    assert (await run(sandbox, case, case.print_unicode)).stdout == "größer 😀\n"
+
+
+async def test_state_is_kept_between_executions(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    assert (await run(sandbox, case, case.show_state)).stdout == "kept 42\n"
+
+
+async def test_the_last_expression_is_the_result(sandbox: Sandbox, case: Case) -> None:
+    if case.value is None:
+        assert (await run(sandbox, case, case.print_hello)).results == []
+        return
+    code, text = case.value
+    outcome = await run(sandbox, case, code)
+    assert [(result.text, result.is_main) for result in outcome.results] == [(text, True)]
+
+
+async def test_a_failure_is_data_and_changes_nothing(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    code, name = case.failing
+    outcome = await run(sandbox, case, code)
+    assert outcome.finished.reason is FinishReason.ERROR
+    if name is None:
+        assert (outcome.errors, outcome.finished.exit_code) == ([], 7)
+    else:
+        (raised,) = outcome.errors
+        assert raised.error.name == name
+        assert raised.error.value in raised.error.traceback
+    await works(sandbox, case, keeps_state=True)
+
+
+async def test_broken_syntax_is_data_and_changes_nothing(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    outcome = await run(sandbox, case, case.broken_syntax)
+    assert outcome.finished.reason is FinishReason.ERROR
+    text = outcome.stderr + "".join(f"{e.error.name} {e.error.value}" for e in outcome.errors)
+    assert "syntax" in text.lower()
+    await works(sandbox, case, keeps_state=True)
+
+
+async def test_ten_megabytes_arrive_whole(sandbox: Sandbox, case: Case) -> None:
+    outcome = await run(sandbox, case, case.ten_megabytes, timeout=40)
+    assert outcome.finished.reason is FinishReason.OK
+    assert len(outcome.stdout.rstrip("\n")) == 10_000_000
+    assert set(outcome.stdout) <= {"x", "\n"}
+
+
+@pytest.mark.parametrize("kind", ["endless", "waiting"])
+async def test_an_interrupt_ends_the_code_and_keeps_the_state(
+    sandbox: Sandbox, case: Case, kind: str
+) -> None:
+    await run(sandbox, case, case.set_state)
+    execution = await start(sandbox, case, getattr(case, kind))
+    await anyio.sleep(0.3)
+    await execution.interrupt()
+    outcome = await follow(execution)
+    assert outcome.finished.reason is FinishReason.INTERRUPTED
+    assert not outcome.finished.state_lost
+    await works(sandbox, case, keeps_state=True)
+
+
+async def test_an_interrupt_that_comes_at_once_is_not_lost(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    for _ in range(20):
+        execution = await start(sandbox, case, case.endless)
+        await execution.interrupt()
+        outcome = await follow(execution)
+        assert outcome.finished.reason is FinishReason.INTERRUPTED
+        assert not outcome.finished.state_lost
+    await works(sandbox, case, keeps_state=True)
+
+
+async def test_an_interrupt_between_executions_does_nothing(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    context = await sandbox.default_context(case.language)
+    assert not await context.interrupt()
+    await works(sandbox, case, keeps_state=True)
+
+
+async def test_a_time_limit_ends_the_code_and_keeps_the_state(sandbox: Sandbox, case: Case) -> None:
+    await run(sandbox, case, case.set_state)
+    outcome = await run(sandbox, case, case.endless, timeout=0.5)
+    finished = outcome.finished
+    assert (finished.reason, finished.limit) == (FinishReason.TIMEOUT, "timeout")
+    assert finished.limit_value == 0.5
+    assert not finished.state_lost
+    await works(sandbox, case, keeps_state=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "exit_code", "signal"), [("exit_with_3", 3, None), ("crash", None, 11)]
+)
+async def test_the_end_of_the_interpreter_is_told_and_a_fresh_one_takes_over(
+    sandbox: Sandbox, case: Case, kind: str, exit_code: int | None, signal: int | None
+) -> None:
+    await run(sandbox, case, case.set_state)
+    finished = (await run(sandbox, case, getattr(case, kind))).finished
+    assert finished.reason is FinishReason.KERNEL_DIED
+    assert (finished.exit_code, finished.signal) == (exit_code, signal)
+    assert finished.state_lost
+    await works(sandbox, case, keeps_state=False)
+
+
+@pytest.mark.timeout(120)
+async def test_running_out_of_memory_is_told(engine: Engine, case: Case) -> None:
+    sandbox = await engine.create(SandboxSpec(limits=Limits(memory=256 * MIB, disk=16 * MIB)))
+    try:
+        outcome = await run(sandbox, case, case.eat_memory, timeout=60)
+        assert outcome.finished.reason is FinishReason.OOM
+        assert outcome.finished.state_lost
+        await works(sandbox, case, keeps_state=False)
+    finally:
+        await engine.kill(sandbox.id)
+
+
+async def test_variables_of_an_execution_are_gone_afterwards(sandbox: Sandbox, case: Case) -> None:
+    given = {"GIVEN": "x 'y' \"z\" $HOME", "HOME": "/tmp"}
+    outcome = await run(sandbox, case, case.show_given, env=given)
+    assert outcome.stdout == "[x 'y' \"z\" $HOME] [/tmp]\n"
+    assert (await run(sandbox, case, case.show_given)).stdout == "[] [/home/user]\n"
+    await run(sandbox, case, case.failing[0], env=given)
+    assert (await run(sandbox, case, case.show_given)).stdout == "[] [/home/user]\n"
+
+
+async def test_the_directory_of_an_execution_is_left_afterwards(
+    sandbox: Sandbox, case: Case
+) -> None:
+    assert (await run(sandbox, case, case.show_directory, cwd="/tmp")).stdout == "/tmp\n"
+    assert (await run(sandbox, case, case.show_directory)).stdout == "/home/user\n"
+    outcome = await run(sandbox, case, case.show_directory, cwd="/missing")
+    assert outcome.finished.reason is FinishReason.ERROR
+    assert [raised.error.name for raised in outcome.errors] == ["FileNotFoundError"]
+    assert "/missing" in outcome.errors[0].error.value
+    assert (await run(sandbox, case, case.show_directory)).stdout == "/home/user\n"
+
+
+async def test_a_context_has_its_own_variables_and_directory(sandbox: Sandbox, case: Case) -> None:
+    spec = ContextSpec(case.language, cwd="/tmp", env={"GIVEN": "its own"})
+    context = await sandbox.create_context(spec)
+    assert (await run(sandbox, case, case.show_directory, context=context)).stdout == "/tmp\n"
+    outcome = await run(sandbox, case, case.show_given, context=context)
+    assert outcome.stdout == "[its own] [/home/user]\n"
+
+
+async def test_contexts_are_apart_and_run_in_parallel(sandbox: Sandbox, case: Case) -> None:
+    other = await sandbox.create_context(ContextSpec(case.language))
+    await run(sandbox, case, case.set_state)
+    waiting = await start(sandbox, case, case.waiting)
+    outcome = await run(sandbox, case, case.show_state, context=other)
+    assert "kept 42" not in outcome.stdout
+    assert not waiting.is_finished
+    await waiting.interrupt()
+    await waiting.wait()
+
+
+async def test_output_of_a_child_process_arrives(sandbox: Sandbox, case: Case) -> None:
+    assert (await run(sandbox, case, case.run_echo)).stdout == "from a child\n"
+
+
+async def test_standard_input_is_empty(sandbox: Sandbox, case: Case) -> None:
+    assert (await run(sandbox, case, case.read_stdin)).stdout == "[]\n"
+
+
+async def test_the_default_context_is_made_on_first_use(sandbox: Sandbox, case: Case) -> None:
+    assert [context.language for context in sandbox.contexts] == [Language.PYTHON]
+    await run(sandbox, case, case.print_hello)
+    assert [context.language for context in sandbox.contexts] == [Language.PYTHON, case.language]
+
+
+async def test_an_execution_that_waits_is_not_hit_by_an_interrupt_of_another(
+    sandbox: Sandbox, case: Case
+) -> None:
+    first = await start(sandbox, case, case.waiting)
+    second = await start(sandbox, case, case.print_hello)
+    await anyio.sleep(0.2)
+    await first.interrupt()
+    assert (await follow(first)).finished.reason is FinishReason.INTERRUPTED
+    outcome = await follow(second)
+    assert (outcome.stdout, outcome.finished.reason) == ("hello\n", FinishReason.OK)
