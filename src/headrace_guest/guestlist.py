@@ -62,7 +62,7 @@ class Guest:
     is_ending: bool = False
     oom_seen: int = 0
     watchdog_kills: int = 0
-    watchdog_victims: set[int] = field(default_factory=set)
+    watchdog_victims: dict[int, float] = field(default_factory=dict)
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def processes(self) -> list[GuestProcess]:

@@ -42,8 +42,10 @@ def namespace_of(pid: int) -> str | None:
         return None
 
 
-def kill_over_limit(watched: Iterator[Watched]) -> list[tuple[int, int]]:
-    """Kill the largest process of each sandbox over its limit; gives (agent, killed) pairs.
+def kill_over_limit(watched: Iterator[Watched]) -> list[tuple[int, int, int]]:
+    """Kill the largest process of each sandbox over its limit.
+
+    Gives agent, killed process and its group: an interpreter takes its kernel with it.
 
     The resident size counts shared pages in full and is cheap to read. Only where even that
     sum passes the limit is the proportional size read, which is exact and slow.
@@ -61,8 +63,9 @@ def kill_over_limit(watched: Iterator[Watched]) -> list[tuple[int, int]]:
         if victims:
             victim = max(victims, key=sizes.__getitem__)
             with contextlib.suppress(ProcessLookupError):
+                group = os.getpgid(victim)
                 os.kill(victim, signal.SIGKILL)
-                killed.append((sandbox.agent, victim))
+                killed.append((sandbox.agent, victim, group))
     return killed
 
 
