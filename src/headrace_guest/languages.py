@@ -29,9 +29,11 @@ class Program:
     asked: tuple[str, ...] = ("--version",)
 
 
-_NODE = Program("node", (20,), "nodejs")
+_NODE = Program("node", (20, 12), "nodejs")
 PROGRAMS: Mapping[str, Program] = {
     "bash": Program("bash", (5,), "bash"),
+    "javascript": _NODE,
+    "typescript": _NODE,
 }
 """The languages that have a driver, and what each needs."""
 LANGUAGES = (PYTHON, *PROGRAMS)

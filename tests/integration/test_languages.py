@@ -1,6 +1,6 @@
 """Every language behaves the same way: one table of behaviours, one entry per language."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -67,7 +67,44 @@ BASH = Case(
     read_stdin='read line; echo "[$line]"',
 )
 
-CASES = {case.language.value: case for case in (BASH,)}
+JAVASCRIPT = Case(
+    language=Language.JAVASCRIPT,
+    print_hello="console.log('hello')",
+    print_stderr="console.error('oops')",
+    print_unicode="console.log('größer 😀')",
+    two_prints=(
+        "console.log('one'); await new Promise(done => setTimeout(done, 300)); console.log('two')"
+    ),
+    set_state="const x = 42; function show() { console.log(`kept ${x}`) }",
+    show_state="show()",
+    value=("const y = 20; y + 22", "42"),
+    failing=("function f() { throw new TypeError('bad') }\nf()", "TypeError"),
+    broken_syntax="let z = ;",
+    ten_megabytes="console.log('x'.repeat(10_000_000))",
+    endless="while (true) {}",
+    waiting="await new Promise(() => {})",
+    exit_with_3="process.exit(3)",
+    crash="process.kill(process.pid, 'SIGSEGV'); while (true) {}",
+    show_given="console.log(`[${process.env.GIVEN ?? ''}] [${process.env.HOME}]`)",
+    show_directory="console.log(process.cwd())",
+    run_echo=(
+        "require('child_process').execFileSync('/bin/echo', ['from a child'], {stdio: 'inherit'});"
+        "void 0"
+    ),
+    eat_memory="const kept = []; while (true) kept.push(Buffer.alloc(4_000_000, 1))",
+    read_stdin="console.log(`[${require('fs').readFileSync(0, 'utf8')}]`)",
+)
+
+TYPESCRIPT = replace(
+    JAVASCRIPT,
+    language=Language.TYPESCRIPT,
+    set_state="const x: number = 42; function show(): void { console.log(`kept ${x}`) }",
+    value=("enum E { A = 20 }\nconst y: number = E.A; (y as number) + 22", "42"),
+    failing=("function f(): never { throw new TypeError('bad') }\nf()", "TypeError"),
+    broken_syntax="let z: = 3",
+)
+
+CASES = {case.language.value: case for case in (BASH, JAVASCRIPT, TYPESCRIPT)}
 pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 

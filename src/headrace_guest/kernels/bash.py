@@ -12,6 +12,8 @@ _START = 'builtin eval "$1"; set --; builtin eval "$__headrace_loop"'
 class Bash:
     """How bash is started and what it reads; see ``bash_loop.sh`` for the other end."""
 
+    program = b""
+
     def __init__(self, program: str) -> None:
         self._program = program
         self._setup = _LOOP.read_text(encoding="utf-8")

@@ -24,21 +24,24 @@ class Child:
 
     def __init__(self, interpreter: Interpreter) -> None:
         ours, theirs = socket.socketpair()
-        self._order = _move_high(os.memfd_create("order", os.MFD_CLOEXEC))
+        self._order = _make_file("order", b"")
         self.channel = _move_high(ours.detach())
         inherited = _move_high(theirs.detach())
         os.set_blocking(self.channel, False)
         self._lines = LineReader()
-        ends = Ends(inherited, self._order)
+        program = _make_file("program", interpreter.program) if interpreter.program else None
+        ends = Ends(inherited, self._order, program)
+        temporary = [fd for fd in (inherited, program) if fd is not None]
         try:
             # No preexec_fn: it would copy the page tables of a process that has pandas loaded.
             process = subprocess.Popen(  # noqa: S603 - the program that was found at the start
                 interpreter.command(ends),
                 stdin=subprocess.DEVNULL,
-                pass_fds=[ends.channel, ends.order],
+                pass_fds=[self._order, *temporary],
             )
         finally:
-            os.close(inherited)
+            for fd in temporary:
+                os.close(fd)
         process.returncode = 0  # it is reaped here
         self.pid = process.pid
         self.pidfd = os.pidfd_open(self.pid)
@@ -46,10 +49,7 @@ class Child:
     def hand_over(self, content: bytes) -> None:
         """Let the interpreter run what ``content`` says; raises OSError if it takes nothing."""
         os.ftruncate(self._order, 0)
-        view = memoryview(content)
-        written = 0
-        while written < len(content):
-            written += os.pwrite(self._order, view[written:], written)
+        _write(self._order, content)
         self.tell(b"go\n")
 
     def tell(self, line: bytes) -> None:
@@ -102,6 +102,19 @@ class Child:
     def reap(self) -> int:
         """Give the wait status of the interpreter, which has ended."""
         return os.waitpid(self.pid, 0)[1]
+
+
+def _make_file(name: str, content: bytes) -> int:
+    fd = _move_high(os.memfd_create(name, os.MFD_CLOEXEC))
+    _write(fd, content)
+    return fd
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    written = 0
+    while written < len(content):
+        written += os.pwrite(fd, view[written:], written)
 
 
 def _move_high(fd: int) -> int:

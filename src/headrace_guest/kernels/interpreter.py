@@ -10,6 +10,9 @@ The interpreter's ends are two descriptors that it inherits:
   `messages`.
 - the *order file*, in memory. Before each ``go`` the driver puts in it what is to be run. The
   interpreter opens it anew by its name below /dev/fd, because the descriptor's offset is shared.
+
+A third descriptor, the *program*, is there for a language that has one: a file in memory with
+sources of ours, since the file system of a sandbox shows none of them.
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,7 @@ class Ends:
 
     channel: int
     order: int
+    program: int | None
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,12 @@ class Order:
 
 
 class Interpreter(Protocol):
-    """A language; stateless, made once in the fork server and used by every kernel of it."""
+    """A language; stateless, made once in the fork server and used by every kernel of it.
+
+    ``program`` is what the descriptor of that name has to hold, nothing for none.
+    """
+
+    program: bytes
 
     def command(self, ends: Ends) -> list[str]:
         """Give the words that start the interpreter; called in the kernel, once per start.

@@ -1,0 +1,479 @@
+// The loop of a JavaScript or TypeScript context: waits for "go", runs the order, says how it ended.
+//
+// User code shares this process. What is ours keeps its own references to what it needs, writes to
+// the pipes and the channel synchronously, and describes values and errors only behind a guard.
+"use strict";
+
+const fs = require("node:fs");
+const net = require("node:net");
+const path = require("node:path");
+const url = require("node:url");
+const util = require("node:util");
+const vm = require("node:vm");
+const { createRequire, SourceMap } = require("node:module");
+const { Writable } = require("node:stream");
+
+const MAX_REPRESENTATION = 8 * 1024 * 1024;
+const MAX_TEXT = 1024 * 1024;
+const OURS = /^\s*at .*headrace:/;
+const FRAME = /^\s*at /;
+const CALL = /^\s*at Script\.runInThisContext \(node:vm:/;
+const DISPLAY = Symbol.for("Jupyter.display");
+const { channel, order, acorn, rewrite, typeScript } = given;
+const { inspect } = util;
+const { stringify } = JSON;
+const nap = new Int32Array(new SharedArrayBuffer(4));
+const evaluate = vm.Script.prototype.runInThisContext;
+
+let running = null;
+let count = 0;
+let lineCount = 0;
+let sourceMap = null;
+
+// --- descriptors -------------------------------------------------------------------------------
+
+function whenReady(call) {
+  for (;;) {
+    try {
+      return call();
+    } catch (error) {
+      // Somebody made the pipe non-blocking, or its reader is slow.
+      if (error.code !== "EAGAIN") throw error;
+      Atomics.wait(nap, 0, 0, 1);
+    }
+  }
+}
+
+function writeAll(fd, data) {
+  for (let at = 0; at < data.length; ) at += whenReady(() => fs.writeSync(fd, data, at));
+}
+
+function say(message) {
+  writeAll(channel, Buffer.from(`${stringify(message)}\n`));
+}
+
+function awaitAcknowledgement() {
+  const byte = Buffer.alloc(1);
+  do {
+    if (whenReady(() => fs.readSync(channel, byte)) === 0) process.reallyExit(0);
+  } while (byte[0] !== 10);
+}
+
+// Node's own streams would queue what a full pipe does not take, and lose it at an exit.
+function makeStream(fd) {
+  const stream = new Writable({
+    decodeStrings: true,
+    write(chunk, _encoding, callback) {
+      try {
+        writeAll(fd, chunk);
+      } catch (error) {
+        callback(error);
+        return;
+      }
+      callback();
+    },
+  });
+  stream.fd = fd;
+  stream._type = "pipe";
+  stream.on("error", () => {});
+  stream.destroy = stream.destroySoon = () => stream;
+  stream.end = (...words) => {
+    if (words.length && typeof words[0] !== "function") stream.write(words[0]);
+    return stream;
+  };
+  return stream;
+}
+
+function replaceStreams() {
+  for (const [name, fd] of [["stdout", 1], ["stderr", 2]]) {
+    const stream = makeStream(fd);
+    Object.defineProperty(process, name, { configurable: true, enumerable: true, get: () => stream });
+  }
+}
+
+// --- what user code finds ------------------------------------------------------------------------
+
+function here() {
+  try {
+    return process.cwd();
+  } catch {
+    return "/";
+  }
+}
+
+const requires = new Map();
+function currentRequire() {
+  const directory = here();
+  if (!requires.has(directory)) requires.set(directory, createRequire(path.join(directory, "cell.js")));
+  return requires.get(directory);
+}
+
+function define(name, value) {
+  Object.defineProperty(globalThis, name, { configurable: true, writable: true, enumerable: false, value });
+}
+
+function installGlobals() {
+  const dynamicRequire = (id) => currentRequire()(id);
+  Object.defineProperties(dynamicRequire, {
+    resolve: { get: () => currentRequire().resolve },
+    cache: { get: () => currentRequire().cache },
+    main: { value: undefined },
+  });
+  define("require", dynamicRequire);
+  define("module", { exports: {} });
+  define("exports", globalThis.module.exports);
+  define("display", display);
+  define("__headrace_import", importModule);
+  define("__headrace_meta", () => ({ url: url.pathToFileURL(path.join(here(), "cell.js")).href, dirname: here() }));
+  for (const name of ["__dirname", "__filename"]) {
+    const get = name === "__dirname" ? here : () => path.join(here(), "cell.js");
+    Object.defineProperty(globalThis, name, { configurable: true, enumerable: false, get });
+  }
+}
+
+async function importModule(specifier, names, attributes) {
+  const load = `(specifier, options) => import(specifier, options)`;
+  const importer = new vm.Script(load, {
+    filename: path.join(here(), "[import]"),
+    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  });
+  const options = Object.keys(attributes).length ? { with: attributes, assert: attributes } : undefined;
+  const loaded = await evaluate.call(importer)(specifier, options);
+  const missing = names.find((name) => !(name in loaded));
+  if (missing !== undefined && !running?.isTypeScript) {
+    throw new SyntaxError(`The requested module '${specifier}' does not provide an export named '${missing}'`);
+  }
+  return loaded;
+}
+
+// A name that a script declares must be an ordinary one: node's own, such as `crypto`, are not.
+function makeAssignable(names) {
+  for (const name of names) {
+    const found = Object.getOwnPropertyDescriptor(globalThis, name);
+    if (found && found.configurable && (found.get || found.set || !found.writable)) define(name, undefined);
+  }
+}
+
+// --- values --------------------------------------------------------------------------------------
+
+function isPlain(value) {
+  if (Array.isArray(value)) return true;
+  if (typeof value !== "object" || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+function imageType(value) {
+  if (!(value instanceof Uint8Array)) return null;
+  const head = Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, 4)).toString("latin1");
+  if (head === "\x89PNG") return "image/png";
+  return head.startsWith("\xff\xd8\xff") ? "image/jpeg" : null;
+}
+
+// Makes what may be sent: text and base64 as strings, JSON as it is.
+function cleanBundle(bundle) {
+  const clean = {};
+  for (const [mime, value] of Object.entries(bundle)) {
+    if (value instanceof Uint8Array) clean[mime] = Buffer.from(value).toString("base64");
+    else if (/[/+]json$/.test(mime)) Object.assign(clean, jsonOf(mime, value));
+    else clean[mime] = String(value);
+  }
+  return clean;
+}
+
+function jsonOf(mime, value) {
+  try {
+    const text = stringify(value);
+    if (text !== undefined && text.length <= MAX_REPRESENTATION) return { [mime]: JSON.parse(text) };
+  } catch {
+    // A circle, a BigInt, or a toJSON that throws: then there is no JSON.
+  }
+  return {};
+}
+
+function textOf(value) {
+  try {
+    return inspect(value, { maxStringLength: MAX_TEXT });
+  } catch (error) {
+    return `<inspecting it threw ${error && error.name}>`;
+  }
+}
+
+async function bundleOf(value) {
+  const own = value !== null && typeof value === "object" ? value[DISPLAY] ?? value.toMimeBundle : undefined;
+  if (typeof own === "function") return cleanBundle({ "text/plain": textOf(value), ...(await own.call(value)) });
+  return plainBundle(value);
+}
+
+function plainBundle(value) {
+  const bundle = { "text/plain": textOf(value) };
+  const type = imageType(value);
+  if (type) bundle[type] = Buffer.from(value).toString("base64");
+  else if (isPlain(value)) Object.assign(bundle, jsonOf("application/json", value));
+  return bundle;
+}
+
+function show(bundle, isMain) {
+  say({ type: "result", bundle, is_main: isMain });
+  awaitAcknowledgement();
+}
+
+// Shows a value at once; with {raw: true} the value is a bundle, by MIME type.
+function display(value, options) {
+  if (options && options.raw) {
+    show(cleanBundle(value), false);
+    return;
+  }
+  const own = value !== null && typeof value === "object" ? value[DISPLAY] ?? value.toMimeBundle : undefined;
+  const bundle = typeof own === "function" ? own.call(value) : undefined;
+  if (util.types.isPromise(bundle)) return bundle.then((made) => show(cleanBundle(made), false));
+  show(bundle ? cleanBundle({ "text/plain": textOf(value), ...bundle }) : plainBundle(value), false);
+}
+for (const [name, mime] of Object.entries({
+  html: "text/html", markdown: "text/markdown", svg: "image/svg+xml", png: "image/png",
+  jpeg: "image/jpeg", latex: "text/latex", json: "application/json",
+})) {
+  display[name] = (value) => show(cleanBundle({ "text/plain": `[${mime}]`, [mime]: value }), false);
+}
+
+// --- errors --------------------------------------------------------------------------------------
+
+// Takes our frames out, what called us, and the line behind a script's last that calls the script.
+function withoutOurs(text) {
+  const kept = [];
+  let isBelowUs = false;
+  for (const line of text.split("\n")) {
+    if (!FRAME.test(line)) isBelowUs = false;
+    else if (OURS.test(line)) isBelowUs = true;
+    if (!isBelowUs && !isBehindTheEnd(line) && !CALL.test(line)) kept.push(line);
+  }
+  return kept.join("\n");
+}
+
+// Without frames `inspect` puts brackets around.
+function tracebackOf(error) {
+  let text = inspect(error);
+  if (!/^\s*at /m.test(text) && text.startsWith("[") && text.endsWith("]")) text = text.slice(1, -1);
+  return inSource(withoutOurs(text)).slice(0, MAX_TEXT);
+}
+
+function isBehindTheEnd(line) {
+  const found = FRAME.test(line) && /\[cell (\d+)\]:(\d+):\d+\)?$/.exec(line);
+  return Boolean(found) && Number(found[1]) === count && Number(found[2]) > lineCount;
+}
+
+function describe(error) {
+  try {
+    if (util.types.isNativeError(error) || error instanceof Error) {
+      return {
+        name: String(error.name).slice(0, 1000),
+        value: String(error.message).slice(0, MAX_TEXT),
+        traceback: tracebackOf(error),
+      };
+    }
+    const text = textOf(error).slice(0, MAX_TEXT);
+    return { name: "Error", value: text, traceback: `Uncaught ${text}` };
+  } catch {
+    return { name: "Error", value: "<describing it threw an error>", traceback: "Error" };
+  }
+}
+
+function tellUncaught(error) {
+  const { name, value, traceback } = describe(error);
+  writeAll(2, Buffer.from(`Uncaught ${traceback || `${name}: ${value}`}\n`));
+}
+
+// --- one execution ---------------------------------------------------------------------------------
+
+class Interrupted extends Error {}
+
+class Surroundings {
+  enter({ env, cwd }) {
+    this.former = new Map();
+    for (const [name, value] of Object.entries(env)) {
+      this.former.set(name, process.env[name]);
+      process.env[name] = value;
+    }
+    this.directory = null;
+    if (cwd !== null) {
+      this.directory = here();
+      process.chdir(cwd);
+    }
+  }
+  leave() {
+    for (const [name, value] of this.former) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+    try {
+      if (this.directory !== null) process.chdir(this.directory);
+    } catch {
+      // It is gone, or may no longer be entered: stay where we are.
+    }
+  }
+}
+
+// Gives the script and what is to be known of it; throws a SyntaxError of the user's code.
+function compile(code, filename, isTypeScript) {
+  const plain = isTypeScript ? stripTypes(code, filename) : code;
+  let made;
+  try {
+    made = rewrite(acorn(), plain);
+  } catch (error) {
+    throw betterError(error, plain, filename);
+  }
+  const script = new vm.Script(made.code, {
+    filename,
+    columnOffset: -made.prefix.length,
+    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  });
+  return { ...made, script };
+}
+
+// V8 names errors better than the parser does, where it does not stumble over something else.
+function betterError(error, code, filename) {
+  try {
+    new vm.Script(code, { filename });
+  } catch (better) {
+    if (!/await|import|export/.test(better.message)) {
+      better.stack = better.stack.split("\n").filter((line) => !FRAME.test(line)).join("\n");
+      return better;
+    }
+  }
+  const message = error.message.replace(/ \(\d+:\d+\)$/, "");
+  return makeSyntaxError(message, code, filename, error.loc.line, error.loc.column);
+}
+
+function makeSyntaxError(message, code, filename, line, column) {
+  const made = new SyntaxError(message);
+  const text = code.split("\n")[line - 1] ?? "";
+  made.stack = `${filename}:${line}\n${text}\n${" ".repeat(column)}^\n\nSyntaxError: ${message}`;
+  return made;
+}
+
+// Types become blanks; only what has a meaning at run time, such as an enum, needs a real compiler.
+function stripTypes(code, filename) {
+  const { transformSync } = typeScript();
+  try {
+    return transformSync(code, { mode: "strip-only", filename }).code;
+  } catch (error) {
+    if (error?.code !== "UnsupportedSyntax") throw fromCompiler(error, code, filename);
+  }
+  try {
+    const made = transformSync(code, { mode: "transform", sourceMap: true, filename });
+    sourceMap = new SourceMap(JSON.parse(made.map));
+    lineCount = made.code.split("\n").length;
+    return made.code;
+  } catch (error) {
+    throw fromCompiler(error, code, filename);
+  }
+}
+
+function fromCompiler(error, code, filename) {
+  if (error?.startLine === undefined) return error;
+  return makeSyntaxError(error.message, code, filename, error.startLine, error.startColumn);
+}
+
+// Where a compiler moved the lines, say where they were.
+function inSource(text) {
+  const map = sourceMap;
+  if (map === null) return text;
+  const quoted = /^\[cell \d+\]:\d+\n[^]*?\n\n/; // V8 quotes what it ran
+  return text.replace(quoted, "").replace(/\[cell (\d+)\]:(\d+):(\d+)/g, (whole, cell, line, column) => {
+    if (Number(cell) !== count) return whole;
+    const found = map.findEntry(line - 1, column - 1);
+    if (found.originalLine === undefined) return whole;
+    return `[cell ${cell}]:${found.originalLine + 1}:${found.originalColumn + 1}`;
+  });
+}
+
+// Runs a script so that SIGINT ends it, also what it goes on with at once after an `await`, and
+// says that it has begun only when that is so.
+const gate = new vm.Script("__headrace_run()", { filename: "headrace:gate" });
+function runInterruptibly(script) {
+  let outcome;
+  define("__headrace_run", () => {
+    delete globalThis.__headrace_run;
+    say({ type: "begun" });
+    outcome = evaluate.call(script);
+    if (util.types.isPromise(outcome)) {
+      outcome.catch(() => {});
+      process._tickCallback?.();
+    }
+  });
+  try {
+    evaluate.call(gate, { breakOnSigint: true });
+  } catch (error) {
+    if (error?.code === "ERR_SCRIPT_EXECUTION_INTERRUPTED") throw new Interrupted();
+    throw error;
+  }
+  return outcome;
+}
+
+async function run(order) {
+  count += 1;
+  const execution = { isTypeScript: order.typescript, interrupt: null };
+  const interrupted = new Promise((_resolve, reject) => {
+    execution.interrupt = () => reject(new Interrupted());
+  });
+  interrupted.catch(() => {});
+  running = execution;
+  sourceMap = null;
+  lineCount = order.code.split("\n").length;
+  const { script, hasValue, names } = compile(order.code, `[cell ${count}]`, order.typescript);
+  makeAssignable(names);
+  let value = runInterruptibly(script);
+  // An async script gives a promise, too.
+  if (util.types.isPromise(value)) value = await Promise.race([value, interrupted]);
+  if (!hasValue || value === undefined) return null;
+  return Promise.race([bundleOf(value), interrupted]);
+}
+
+async function execute(order) {
+  const surroundings = new Surroundings();
+  let status = "ok";
+  try {
+    surroundings.enter(order);
+    const bundle = await run(order);
+    if (bundle !== null) show(bundle, true);
+  } catch (error) {
+    if (error instanceof Interrupted) status = "interrupted";
+    else {
+      status = "error";
+      say({ type: "error", ...describe(error) });
+    }
+  }
+  running = null;
+  surroundings.leave();
+  say({ type: "done", status, exit_code: null });
+}
+
+// --- the loop ----------------------------------------------------------------------------------------
+
+function listen() {
+  let text = "";
+  const socket = new net.Socket({ fd: channel, readable: true, writable: false });
+  socket.on("data", (data) => {
+    text += data.toString("latin1");
+    const lines = text.split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      if (line === "go") execute(JSON.parse(fs.readFileSync(`/dev/fd/${order}`, "utf8")));
+    }
+  });
+  socket.on("end", () => process.reallyExit(0));
+  socket.on("error", () => process.reallyExit(0));
+}
+
+// We use an interface of node that it calls experimental; users need not hear of that.
+const { emitWarning } = process;
+process.emitWarning = (warning, ...rest) => {
+  if (!String(warning).includes("USE_MAIN_CONTEXT_DEFAULT_LOADER")) emitWarning(warning, ...rest);
+};
+replaceStreams();
+installGlobals();
+process.on("SIGINT", () => running?.interrupt());
+process.on("uncaughtException", tellUncaught);
+process.on("unhandledRejection", tellUncaught);
+process.argv.length = 1;
+listen();
