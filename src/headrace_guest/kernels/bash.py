@@ -13,6 +13,7 @@ class Bash:
     """How bash is started and what it reads; see ``bash_loop.sh`` for the other end."""
 
     program = b""
+    has_alarm = False
 
     def __init__(self, program: str) -> None:
         self._program = program

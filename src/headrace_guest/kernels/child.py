@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 from headrace_guest.capture import move_high
 from headrace_guest.kernels.interpreter import Ends, Interpreter
@@ -23,24 +25,28 @@ class Child:
     """
 
     def __init__(self, interpreter: Interpreter) -> None:
-        ours, theirs = socket.socketpair()
-        self._order = _make_file("order", b"")
-        self.channel = _move_high(ours.detach())
-        inherited = _move_high(theirs.detach())
+        self.channel, channel = _make_pair()
         os.set_blocking(self.channel, False)
+        self._order = _make_file("order", b"")
+        self._alarm: int | None = None
         self._lines = LineReader()
-        program = _make_file("program", interpreter.program) if interpreter.program else None
-        ends = Ends(inherited, self._order, program)
-        temporary = [fd for fd in (inherited, program) if fd is not None]
+        ends = Ends(channel, self._order)
+        if interpreter.program:
+            ends = replace(ends, program=_make_file("program", interpreter.program))
+        if interpreter.has_alarm:
+            self._alarm, alarm = _make_pair()
+            os.set_blocking(self._alarm, False)
+            ends = replace(ends, alarm=alarm)
+        theirs = [fd for fd in (ends.channel, ends.program, ends.alarm) if fd is not None]
         try:
             # No preexec_fn: it would copy the page tables of a process that has pandas loaded.
             process = subprocess.Popen(  # noqa: S603 - the program that was found at the start
                 interpreter.command(ends),
                 stdin=subprocess.DEVNULL,
-                pass_fds=[self._order, *temporary],
+                pass_fds=[ends.order, *theirs],
             )
         finally:
-            for fd in temporary:
+            for fd in theirs:
                 os.close(fd)
         process.returncode = 0  # it is reaped here
         self.pid = process.pid
@@ -72,6 +78,13 @@ class Child:
             raise ProtocolError("it closed its channel")
         yield from self._lines.feed(data)
 
+    def interrupt(self) -> None:
+        """Send SIGINT to everything in the kernel's process group, and raise the alarm."""
+        os.killpg(0, signal.SIGINT)
+        if self._alarm is not None:
+            with suppress(OSError):
+                os.write(self._alarm, b"stop\n")
+
     @property
     def has_ended(self) -> bool:
         """Say whether the interpreter's process is gone and waits to be reaped."""
@@ -102,6 +115,11 @@ class Child:
     def reap(self) -> int:
         """Give the wait status of the interpreter, which has ended."""
         return os.waitpid(self.pid, 0)[1]
+
+
+def _make_pair() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return _move_high(ours.detach()), _move_high(theirs.detach())
 
 
 def _make_file(name: str, content: bytes) -> int:

@@ -166,9 +166,9 @@ class _Driver:
             self._acknowledge(child, kind)
 
     def _pass_interrupt_on(self) -> None:
-        if self._has_begun and self._is_interrupted:
+        if self._has_begun and self._is_interrupted and self._child is not None:
             self._is_interrupted = False
-            os.killpg(0, signal.SIGINT)
+            self._child.interrupt()
 
     def _acknowledge(self, child: Child, kind: str) -> None:
         if kind == "result":

@@ -12,7 +12,9 @@ The interpreter's ends are two descriptors that it inherits:
   interpreter opens it anew by its name below /dev/fd, because the descriptor's offset is shared.
 
 A third descriptor, the *program*, is there for a language that has one: a file in memory with
-sources of ours, since the file system of a sandbox shows none of them.
+sources of ours, since the file system of a sandbox shows none of them. A fourth, the *alarm*, is a
+socket on which the line ``stop`` comes with each interrupt, for a thread of the interpreter that
+looks after the others.
 """
 
 from collections.abc import Mapping
@@ -26,7 +28,8 @@ class Ends:
 
     channel: int
     order: int
-    program: int | None
+    program: int | None = None
+    alarm: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ class Order:
 class Interpreter(Protocol):
     """A language; stateless, made once in the fork server and used by every kernel of it.
 
-    ``program`` is what the descriptor of that name has to hold, nothing for none.
+    ``program`` is what the descriptor of that name has to hold, nothing for none; ``has_alarm``
+    says whether the interpreter is to have that one.
     """
 
     program: bytes
+    has_alarm: bool
 
     def command(self, ends: Ends) -> list[str]:
         """Give the words that start the interpreter; called in the kernel, once per start.

@@ -23,6 +23,8 @@ _BOOT = "node_boot.js"
 class Node:
     """How node is started and what it reads; see ``node_loop.js`` for the other end."""
 
+    has_alarm = True
+
     def __init__(self, program: str, *, is_typescript: bool) -> None:
         self._program = program
         self._is_typescript = is_typescript
@@ -31,8 +33,9 @@ class Node:
 
     def command(self, ends: Ends) -> list[str]:
         """Give the words that start node."""
-        numbers = [str(ends.channel), str(ends.order), str(ends.program)]
-        return [self._program, "-e", self._boot, *numbers]
+        numbers = map(str, (ends.channel, ends.order, ends.program, ends.alarm))
+        # An interrupt may end what node runs inside one of its own callbacks.
+        return [self._program, "--no-force-async-hooks-checks", "-e", self._boot, *numbers]
 
     def encode(self, order: Order) -> bytes:
         """Write the order as JSON; what is no text becomes U+FFFD."""

@@ -3,7 +3,7 @@
 {
   const fs = require("node:fs");
   const vm = require("node:vm");
-  const [channel, order, program] = process.argv.slice(1).map(Number);
+  const [channel, order, program, alarm] = process.argv.slice(1).map(Number);
   const bytes = fs.readFileSync(`/dev/fd/${program}`);
   fs.closeSync(program);
   const head = bytes.indexOf(10);
@@ -23,6 +23,7 @@
   load("loop", "given")(require, {
     channel,
     order,
+    alarm,
     rewrite: load("rewrite")(require).rewrite,
     acorn: () => (acorn ??= loadModule("acorn")),
     typeScript: () => (typeScript ??= loadModule("amaro")),

@@ -19,7 +19,7 @@ const OURS = /^\s*at .*headrace:/;
 const FRAME = /^\s*at /;
 const CALL = /^\s*at Script\.runInThisContext \(node:vm:/;
 const DISPLAY = Symbol.for("Jupyter.display");
-const { channel, order, acorn, rewrite, typeScript } = given;
+const { channel, order, alarm, acorn, rewrite, typeScript } = given;
 const { inspect } = util;
 const { stringify } = JSON;
 const nap = new Int32Array(new SharedArrayBuffer(4));
@@ -246,6 +246,8 @@ function withoutOurs(text) {
     if (!FRAME.test(line)) isBelowUs = false;
     else if (OURS.test(line)) isBelowUs = true;
     if (!isBelowUs && !isBehindTheEnd(line) && !CALL.test(line)) kept.push(line);
+    // What `inspect` says of an error's own properties begins at the end of its last frame.
+    else if (line.endsWith(" {") && kept.length) kept[kept.length - 1] += " {";
   }
   return kept.join("\n");
 }
@@ -286,6 +288,42 @@ function tellUncaught(error) {
 // --- one execution ---------------------------------------------------------------------------------
 
 class Interrupted extends Error {}
+
+// Ends an endless loop that code got into after an `await`, when no listener for SIGINT can run. It
+// is a thread, which takes 25 ms and 11 MB: it is made when code first waits for something.
+const GUARD = `
+const { workerData: { alarm, state, grace } } = require("node:worker_threads");
+const { Session } = require("node:inspector");
+const session = new Session();
+session.connectToMainThread();
+const socket = new (require("node:net").Socket)({ fd: alarm, readable: true, writable: false });
+socket.on("error", () => {}).on("data", () => {
+  const number = Atomics.load(state, 0);
+  const stop = () => Atomics.load(state, 0) === number && session.post("Runtime.terminateExecution");
+  if (number) setTimeout(stop, grace);
+});
+`;
+const GRACE_MS = 100;
+const waitingFor = new Int32Array(new SharedArrayBuffer(4));
+let guard = null;
+function startGuard() {
+  if (guard !== null || running === null) return;
+  const { Worker } = require("node:worker_threads");
+  const workerData = { alarm, state: waitingFor, grace: GRACE_MS };
+  guard = new Worker(GUARD, { eval: true, workerData, env: {}, stdout: true, stderr: true });
+  guard.on("error", () => {});
+  guard.unref();
+}
+
+async function waitFor(promise, interrupted) {
+  Atomics.store(waitingFor, 0, count);
+  setImmediate(startGuard);
+  try {
+    return await Promise.race([promise, interrupted]);
+  } finally {
+    Atomics.store(waitingFor, 0, 0);
+  }
+}
 
 class Surroundings {
   enter({ env, cwd }) {
@@ -387,15 +425,14 @@ function inSource(text) {
   });
 }
 
-// Runs a script so that SIGINT ends it, also what it goes on with at once after an `await`, and
-// says that it has begun only when that is so.
-const gate = new vm.Script("__headrace_run()", { filename: "headrace:gate" });
-function runInterruptibly(script) {
+// Calls a function so that SIGINT ends it, also what it goes on with at once after an `await`.
+const gate = new vm.Script("__headrace_call()", { filename: "headrace:gate" });
+function callInterruptibly(what) {
+  const before = process.listenerCount("SIGINT");
   let outcome;
-  define("__headrace_run", () => {
-    delete globalThis.__headrace_run;
-    say({ type: "begun" });
-    outcome = evaluate.call(script);
+  define("__headrace_call", () => {
+    delete globalThis.__headrace_call;
+    outcome = what();
     if (util.types.isPromise(outcome)) {
       outcome.catch(() => {});
       process._tickCallback?.();
@@ -406,8 +443,17 @@ function runInterruptibly(script) {
   } catch (error) {
     if (error?.code === "ERR_SCRIPT_EXECUTION_INTERRUPTED") throw new Interrupted();
     throw error;
+  } finally {
+    if (process.listenerCount("SIGINT") !== before) rearm();
   }
   return outcome;
+}
+
+// Node has put its own handler of the signal back over that of listeners that were added meanwhile.
+function rearm() {
+  const listeners = process.listeners("SIGINT");
+  process.removeAllListeners("SIGINT");
+  for (const listener of listeners) process.on("SIGINT", listener);
 }
 
 async function run(order) {
@@ -422,11 +468,25 @@ async function run(order) {
   lineCount = order.code.split("\n").length;
   const { script, hasValue, names } = compile(order.code, `[cell ${count}]`, order.typescript);
   makeAssignable(names);
-  let value = runInterruptibly(script);
+  let value = callInterruptibly(() => {
+    say({ type: "begun" });
+    return evaluate.call(script);
+  });
   // An async script gives a promise, too.
-  if (util.types.isPromise(value)) value = await Promise.race([value, interrupted]);
+  if (util.types.isPromise(value)) value = await waitFor(value, interrupted);
   if (!hasValue || value === undefined) return null;
-  return Promise.race([bundleOf(value), interrupted]);
+  return waitFor(callInterruptibly(() => bundleOf(value)), interrupted);
+}
+
+// Says what was thrown; gives the status of the execution.
+function tell(error) {
+  if (error instanceof Interrupted) return "interrupted";
+  try {
+    say({ type: "error", ...callInterruptibly(() => describe(error)) });
+  } catch {
+    return "interrupted";
+  }
+  return "error";
 }
 
 async function execute(order) {
@@ -437,11 +497,7 @@ async function execute(order) {
     const bundle = await run(order);
     if (bundle !== null) show(bundle, true);
   } catch (error) {
-    if (error instanceof Interrupted) status = "interrupted";
-    else {
-      status = "error";
-      say({ type: "error", ...describe(error) });
-    }
+    status = tell(error);
   }
   running = null;
   surroundings.leave();
