@@ -17,7 +17,7 @@ const MAX_REPRESENTATION = 8 * 1024 * 1024;
 const MAX_TEXT = 1024 * 1024;
 const OURS = /^\s*at .*headrace:/;
 const FRAME = /^\s*at /;
-const CALL = /^\s*at Script\.runInThisContext \(node:vm:/;
+const CALL = /^\s*at (?:Script\.runInThisContext|process\.runNextTicks) /;
 const DISPLAY = Symbol.for("Jupyter.display");
 const { channel, order, alarm, acorn, rewrite, typeScript } = given;
 const { inspect } = util;
@@ -273,7 +273,7 @@ function describe(error) {
         traceback: tracebackOf(error),
       };
     }
-    const text = textOf(error).slice(0, MAX_TEXT);
+    const text = textOf(error).slice(0, MAX_TEXT / 2);
     return { name: "Error", value: text, traceback: `Uncaught ${text}` };
   } catch {
     return { name: "Error", value: "<describing it threw an error>", traceback: "Error" };
@@ -356,7 +356,7 @@ function compile(code, filename, isTypeScript) {
   const plain = isTypeScript ? stripTypes(code, filename) : code;
   let made;
   try {
-    made = rewrite(acorn(), plain);
+    made = rewrite(acorn(), plain, sourceMap !== null);
   } catch (error) {
     throw betterError(error, plain, filename);
   }

@@ -68,9 +68,10 @@ class Edits {
 }
 
 class Rewriter {
-  constructor(code, tree) {
+  constructor(code, tree, isCompiled) {
     this.code = code;
     this.tree = tree;
+    this.isCompiled = isCompiled;
     this.edits = new Edits(code);
     this.names = new Set();
     this.head = "";
@@ -86,7 +87,8 @@ class Rewriter {
       }
     });
     const body = this.tree.body;
-    const last = body[body.length - 1];
+    // A compiler declares at the end what it made of a namespace.
+    const last = body.findLast((node) => !(this.isCompiled && isBareVar(node)));
     for (const statement of body) this.rewriteTopLevel(statement, statement === last);
     if (this.isAsync) walk(this.tree, (node, parent) => this.rewriteNestedVar(node, parent));
     const code = this.edits.apply();
@@ -114,7 +116,10 @@ class Rewriter {
     if (node.kind !== "var" && node.kind !== "let" && node.kind !== "const") return;
     for (const { id } of node.declarations) namesOf(id).forEach((name) => this.names.add(name));
     if (this.isAsync) this.assign(node, node.kind !== "var");
-    else if (node.kind !== "var") this.edits.replace(node.start, node.start + node.kind.length, "var");
+    else if (node.kind !== "var") {
+      this.edits.replace(node.start, node.start + node.kind.length, "var");
+      for (const { init, end } of node.declarations) if (!init) this.edits.insert(end, " = void 0");
+    }
   }
 
   // Turns a declaration into assignments; without a value only those that `resets`.
@@ -183,12 +188,9 @@ class Rewriter {
   }
 
   returnValue(node) {
-    const { start, end } = node.expression;
-    const outer = node.start;
-    this.edits.insert(outer, "return (");
-    const isClosed = this.code[node.end - 1] === ";" && node.end - 1 >= end;
+    this.edits.insert(node.start, "return (");
+    const isClosed = this.code[node.end - 1] === ";";
     this.edits.insert(isClosed ? node.end - 1 : node.end, "\n)");
-    void start;
   }
 
   // `var` in blocks and loops is a name of the script, too.
@@ -201,12 +203,11 @@ class Rewriter {
     } else if (parent && parent.type === "ForStatement" && parent.init === node) {
       this.edits.replace(node.start, node.start + 3, "void (0");
       let at = node.start + 3;
-      for (const { init, start, end } of node.declarations) {
+      for (const { start, end } of node.declarations) {
         if (at < start) this.blank(at, start);
         this.edits.insert(start, ", (");
         this.edits.insert(end, ")");
         at = end;
-        void init;
       }
       this.edits.insert(node.end, ")");
     } else {
@@ -215,23 +216,23 @@ class Rewriter {
   }
 }
 
+function isBareVar(node) {
+  return node.type === "VariableDeclaration" && node.kind === "var" && node.declarations.every((d) => !d.init);
+}
+
 // Gives {code, prefix, isAsync, hasValue, names}; throws acorn's SyntaxError.
-function rewrite(acorn, code) {
+function rewrite(acorn, code, isCompiled = false) {
   if (/^\s*\{/.test(code) && !/;\s*$/.test(code)) {
     try {
       // An object, not a block with a label.
-      const tree = acorn.parse(`(${code}\n)`, OPTIONS);
-      if (tree.body.length === 1) return rewriteTree(`(${code}\n)`, tree);
+      const object = `(${code}\n)`;
+      const tree = acorn.parse(object, OPTIONS);
+      if (tree.body.length === 1) return new Rewriter(object, tree, isCompiled).rewrite();
     } catch {
       // A block, then.
     }
   }
-  return rewriteTree(code, acorn.parse(code, OPTIONS));
-}
-
-function rewriteTree(code, tree) {
-  const rewriter = new Rewriter(code, tree);
-  return rewriter.rewrite();
+  return new Rewriter(code, acorn.parse(code, OPTIONS), isCompiled).rewrite();
 }
 
 return { rewrite };
