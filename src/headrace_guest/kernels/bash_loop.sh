@@ -112,7 +112,10 @@ __headrace_survive='{ __headrace_pid=$BASHPID; builtin eval "$__headrace_traps";
     builtin trap -- "$__headrace_on_interrupt" INT; } >/dev/null 2>&1;
 __headrace_say "{\"type\":\"moved\",\"pid\":$BASHPID}";
 { __headrace_leave; } >/dev/null 2>&1;
-[[ $__headrace_reason != interrupted ]] || exec 2>&"$__headrace_stderr" {__headrace_stderr}>&-;
+if [[ $__headrace_reason == interrupted ]]; then
+    [[ ! /dev/fd/2 -ef /dev/null ]] || exec 2>&"$__headrace_stderr";
+    exec {__headrace_stderr}>&-;
+fi;
 __headrace_report;
 builtin eval "$__headrace_loop"'
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from headrace.engine.config import LanguageReport
+from headrace.engine.context import ContextSettings
+from headrace.engine.contexts import Contexts, runnable
 from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import ContextNotFoundError, LanguageUnavailableError
 from headrace.model.ids import ContextId, sandbox_of
@@ -50,6 +53,24 @@ async def test_each_missing_language_names_those_that_are_there(sandbox: Sandbox
     for language in set(Language) - {Language.PYTHON}:
         with pytest.raises(LanguageUnavailableError, match="available: python"):
             await sandbox.default_context(language)
+
+
+def test_a_missing_interpreter_is_named_with_its_package() -> None:
+    reports = {
+        "bash": LanguageReport("5.2", None, "bash"),
+        "javascript": LanguageReport("18.0", "/usr/bin/node is version 18.0", "nodejs"),
+    }
+    languages = runnable(reports)
+    assert languages == [Language.PYTHON, Language.BASH]
+    starters = dict.fromkeys(languages, lambda: None)
+    settings = ContextSettings(interrupt_grace=1.0, kernel_start_timeout=1.0)
+    contexts = Contexts(starters, reports, settings, lambda: ContextId("c"), dict)  # type: ignore[arg-type]  # no kernel is started
+    with pytest.raises(LanguageUnavailableError) as caught:
+        contexts.check_language(Language.JAVASCRIPT)
+    assert "version 18.0; on Debian, install the package nodejs" in caught.value.message
+    assert "available: bash, python" in caught.value.message
+    assert caught.value.details["package"] == "nodejs"
+    contexts.check_language(Language.BASH)
 
 
 async def test_removing_a_context_twice_at_once_is_fine(sandbox: Sandbox) -> None:

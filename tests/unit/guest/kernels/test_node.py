@@ -1,0 +1,36 @@
+"""What node is given: our sources in one file, and orders as JSON."""
+
+import json
+
+from headrace_guest.kernels.interpreter import Ends, Order
+from headrace_guest.kernels.node import Node
+
+
+def parts_of(node: Node) -> dict[str, bytes]:
+    head, _end, rest = node.program.partition(b"\n")
+    parts = {}
+    for name, length in json.loads(head).items():
+        parts[name], rest = rest[:length], rest[length:]
+    assert rest == b""
+    return parts
+
+
+def test_only_typescript_carries_the_compiler() -> None:
+    javascript = parts_of(Node("/usr/bin/node", is_typescript=False))
+    typescript = parts_of(Node("/usr/bin/node", is_typescript=True))
+    assert set(javascript) == {"loop", "rewrite", "acorn"}
+    assert set(typescript) == {*javascript, "amaro"}
+
+
+def test_an_order_survives_as_json() -> None:
+    order = Order("'größer 😀'\udc80\u2028", {"A": "\n"}, None)
+    message = json.loads(Node("/usr/bin/node", is_typescript=True).encode(order))
+    assert message["code"] == order.code
+    assert message["env"] == {"A": "\n"}
+    assert (message["cwd"], message["typescript"]) == (None, True)
+
+
+def test_no_word_of_the_command_is_too_long_for_the_kernel() -> None:
+    words = Node("/usr/bin/node", is_typescript=True).command(Ends(200, 201, 202, 203))
+    assert all(len(word) < 128 * 1024 for word in words)
+    assert words[-4:] == ["200", "201", "202", "203"]
