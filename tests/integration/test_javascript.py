@@ -126,8 +126,9 @@ async def test_a_syntax_error_shows_the_line_and_the_place(sandbox: Sandbox) -> 
 
 
 async def test_what_fails_later_is_told_on_stderr_and_ends_nothing(sandbox: Sandbox) -> None:
-    await run(sandbox, "setTimeout(() => { throw new Error('in a timer') }, 1); let kept = 1")
-    told = (await run(sandbox, "Promise.reject(new Error('nobody waits')); 0")).stderr
+    code = "setTimeout(() => { throw new Error('in a timer') }, 1); let kept = 1"
+    told = (await run(sandbox, code)).stderr
+    told += (await run(sandbox, "Promise.reject(new Error('nobody waits')); 0")).stderr
     outcome = await run(sandbox, "await new Promise(done => setTimeout(done, 100)); kept")
     told += outcome.stderr
     assert outcome.results[0].text == "1"

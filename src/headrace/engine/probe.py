@@ -6,6 +6,7 @@ the trials. The process that calls it must have one thread, because the trials f
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -348,18 +349,19 @@ class Interpreter:
     """A program that runs a language, and the Debian package that brings it.
 
     ``teller`` is the program to ask for the version, if that is another one: jshell would make
-    files in the current directory.
+    files in the current directory. ``least`` is the version that it must have.
     """
 
     languages: str
     program: str
     package: str
     teller: str | None = None
+    least: tuple[int, ...] = ()
 
 
 INTERPRETERS = (
-    Interpreter("javascript, typescript", "node", "nodejs"),
-    Interpreter("bash", "bash", "bash"),
+    Interpreter("javascript, typescript", "node", "nodejs", least=(20, 12)),
+    Interpreter("bash", "bash", "bash", least=(5,)),
     Interpreter("r", "Rscript", "r-base-core"),
     Interpreter("java", "jshell", "default-jdk-headless", teller="java"),
 )
@@ -385,6 +387,11 @@ def judge_interpreter(interpreter: Interpreter, path: str | None, version: str) 
     if path is None:
         remedy = f"apt-get install {interpreter.package}"
         return Check(name, State.WARN, f"no {interpreter.program} in {SANDBOX_PATH}", remedy)
+    found = re.search(r"\d+(?:\.\d+)*", version)
+    if found is not None and tuple(map(int, found.group().split("."))) < interpreter.least:
+        wanted = ".".join(map(str, interpreter.least))
+        remedy = f"install {interpreter.package} of at least version {wanted} in {SANDBOX_PATH}"
+        return Check(name, State.WARN, f"{path} {version} is too old", remedy)
     return Check(name, State.PASS, f"{path} {version}".strip())
 
 

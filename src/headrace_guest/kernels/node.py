@@ -14,6 +14,7 @@ _HERE = Path(__file__).parent
 _PARTS = {
     "loop": "node_loop.js",
     "rewrite": "node_rewrite.js",
+    "values": "node_values.js",
     "acorn": "vendor/acorn.js",
 }
 _TYPESCRIPT = {"amaro": "vendor/amaro.js"}

@@ -25,6 +25,7 @@
     order,
     alarm,
     rewrite: load("rewrite")(require).rewrite,
+    values: load("values")(require),
     acorn: () => (acorn ??= loadModule("acorn")),
     typeScript: () => (typeScript ??= loadModule("amaro")),
   });

@@ -13,22 +13,14 @@ const vm = require("node:vm");
 const { createRequire, SourceMap } = require("node:module");
 const { Writable } = require("node:stream");
 
-const MAX_REPRESENTATION = 8 * 1024 * 1024;
-const MAX_TEXT = 1024 * 1024;
-const OURS = /^\s*at .*headrace:/;
-const FRAME = /^\s*at /;
-const CALL = /^\s*at (?:Script\.runInThisContext|process\.runNextTicks) /;
-const DISPLAY = Symbol.for("Jupyter.display");
-const { channel, order, alarm, acorn, rewrite, typeScript } = given;
-const { inspect } = util;
+const { channel, order, alarm, acorn, rewrite, typeScript, values } = given;
+const { bundleOf, cleanBundle, describe, isFrame } = values;
 const { stringify } = JSON;
 const nap = new Int32Array(new SharedArrayBuffer(4));
 const evaluate = vm.Script.prototype.runInThisContext;
 
 let running = null;
-let count = 0;
-let lineCount = 0;
-let sourceMap = null;
+const cell = { number: 0, lineCount: 0, sourceMap: null };
 
 // --- descriptors -------------------------------------------------------------------------------
 
@@ -156,63 +148,6 @@ function makeAssignable(names) {
 
 // --- values --------------------------------------------------------------------------------------
 
-function isPlain(value) {
-  if (Array.isArray(value)) return true;
-  if (typeof value !== "object" || value === null) return false;
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-}
-
-function imageType(value) {
-  if (!(value instanceof Uint8Array)) return null;
-  const head = Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, 4)).toString("latin1");
-  if (head === "\x89PNG") return "image/png";
-  return head.startsWith("\xff\xd8\xff") ? "image/jpeg" : null;
-}
-
-// Makes what may be sent: text and base64 as strings, JSON as it is.
-function cleanBundle(bundle) {
-  const clean = {};
-  for (const [mime, value] of Object.entries(bundle)) {
-    if (value instanceof Uint8Array) clean[mime] = Buffer.from(value).toString("base64");
-    else if (/[/+]json$/.test(mime)) Object.assign(clean, jsonOf(mime, value));
-    else clean[mime] = String(value);
-  }
-  return clean;
-}
-
-function jsonOf(mime, value) {
-  try {
-    const text = stringify(value);
-    if (text !== undefined && text.length <= MAX_REPRESENTATION) return { [mime]: JSON.parse(text) };
-  } catch {
-    // A circle, a BigInt, or a toJSON that throws: then there is no JSON.
-  }
-  return {};
-}
-
-function textOf(value) {
-  try {
-    return inspect(value, { maxStringLength: MAX_TEXT });
-  } catch (error) {
-    return `<inspecting it threw ${error && error.name}>`;
-  }
-}
-
-async function bundleOf(value) {
-  const own = value !== null && typeof value === "object" ? value[DISPLAY] ?? value.toMimeBundle : undefined;
-  if (typeof own === "function") return cleanBundle({ "text/plain": textOf(value), ...(await own.call(value)) });
-  return plainBundle(value);
-}
-
-function plainBundle(value) {
-  const bundle = { "text/plain": textOf(value) };
-  const type = imageType(value);
-  if (type) bundle[type] = Buffer.from(value).toString("base64");
-  else if (isPlain(value)) Object.assign(bundle, jsonOf("application/json", value));
-  return bundle;
-}
-
 function show(bundle, isMain) {
   say({ type: "result", bundle, is_main: isMain });
   awaitAcknowledgement();
@@ -224,10 +159,9 @@ function display(value, options) {
     show(cleanBundle(value), false);
     return;
   }
-  const own = value !== null && typeof value === "object" ? value[DISPLAY] ?? value.toMimeBundle : undefined;
-  const bundle = typeof own === "function" ? own.call(value) : undefined;
-  if (util.types.isPromise(bundle)) return bundle.then((made) => show(cleanBundle(made), false));
-  show(bundle ? cleanBundle({ "text/plain": textOf(value), ...bundle }) : plainBundle(value), false);
+  const bundle = bundleOf(value);
+  if (util.types.isPromise(bundle)) return bundle.then((made) => show(made, false));
+  show(bundle, false);
 }
 for (const [name, mime] of Object.entries({
   html: "text/html", markdown: "text/markdown", svg: "image/svg+xml", png: "image/png",
@@ -236,52 +170,8 @@ for (const [name, mime] of Object.entries({
   display[name] = (value) => show(cleanBundle({ "text/plain": `[${mime}]`, [mime]: value }), false);
 }
 
-// --- errors --------------------------------------------------------------------------------------
-
-// Takes our frames out, what called us, and the line behind a script's last that calls the script.
-function withoutOurs(text) {
-  const kept = [];
-  let isBelowUs = false;
-  for (const line of text.split("\n")) {
-    if (!FRAME.test(line)) isBelowUs = false;
-    else if (OURS.test(line)) isBelowUs = true;
-    if (!isBelowUs && !isBehindTheEnd(line) && !CALL.test(line)) kept.push(line);
-    // What `inspect` says of an error's own properties begins at the end of its last frame.
-    else if (line.endsWith(" {") && kept.length) kept[kept.length - 1] += " {";
-  }
-  return kept.join("\n");
-}
-
-// Without frames `inspect` puts brackets around.
-function tracebackOf(error) {
-  let text = inspect(error);
-  if (!/^\s*at /m.test(text) && text.startsWith("[") && text.endsWith("]")) text = text.slice(1, -1);
-  return inSource(withoutOurs(text)).slice(0, MAX_TEXT);
-}
-
-function isBehindTheEnd(line) {
-  const found = FRAME.test(line) && /\[cell (\d+)\]:(\d+):\d+\)?$/.exec(line);
-  return Boolean(found) && Number(found[1]) === count && Number(found[2]) > lineCount;
-}
-
-function describe(error) {
-  try {
-    if (util.types.isNativeError(error) || error instanceof Error) {
-      return {
-        name: String(error.name).slice(0, 1000),
-        value: String(error.message).slice(0, MAX_TEXT),
-        traceback: tracebackOf(error),
-      };
-    }
-    const text = textOf(error).slice(0, MAX_TEXT / 2);
-    return { name: "Error", value: text, traceback: `Uncaught ${text}` };
-  } catch {
-    return { name: "Error", value: "<describing it threw an error>", traceback: "Error" };
-  }
-}
-
 function tellUncaught(error) {
-  const { name, value, traceback } = describe(error);
+  const { name, value, traceback } = describe(error, cell);
   writeAll(2, Buffer.from(`Uncaught ${traceback || `${name}: ${value}`}\n`));
 }
 
@@ -316,7 +206,7 @@ function startGuard() {
 }
 
 async function waitFor(promise, interrupted) {
-  Atomics.store(waitingFor, 0, count);
+  Atomics.store(waitingFor, 0, cell.number);
   setImmediate(startGuard);
   try {
     return await Promise.race([promise, interrupted]);
@@ -356,7 +246,7 @@ function compile(code, filename, isTypeScript) {
   const plain = isTypeScript ? stripTypes(code, filename) : code;
   let made;
   try {
-    made = rewrite(acorn(), plain, sourceMap !== null);
+    made = rewrite(acorn(), plain, cell.sourceMap !== null);
   } catch (error) {
     throw betterError(error, plain, filename);
   }
@@ -374,7 +264,7 @@ function betterError(error, code, filename) {
     new vm.Script(code, { filename });
   } catch (better) {
     if (!/await|import|export/.test(better.message)) {
-      better.stack = better.stack.split("\n").filter((line) => !FRAME.test(line)).join("\n");
+      better.stack = better.stack.split("\n").filter((line) => !isFrame(line)).join("\n");
       return better;
     }
   }
@@ -399,8 +289,8 @@ function stripTypes(code, filename) {
   }
   try {
     const made = transformSync(code, { mode: "transform", sourceMap: true, filename });
-    sourceMap = new SourceMap(JSON.parse(made.map));
-    lineCount = made.code.split("\n").length;
+    cell.sourceMap = new SourceMap(JSON.parse(made.map));
+    cell.lineCount = made.code.split("\n").length;
     return made.code;
   } catch (error) {
     throw fromCompiler(error, code, filename);
@@ -410,19 +300,6 @@ function stripTypes(code, filename) {
 function fromCompiler(error, code, filename) {
   if (error?.startLine === undefined) return error;
   return makeSyntaxError(error.message, code, filename, error.startLine, error.startColumn);
-}
-
-// Where a compiler moved the lines, say where they were.
-function inSource(text) {
-  const map = sourceMap;
-  if (map === null) return text;
-  const quoted = /^\[cell \d+\]:\d+\n[^]*?\n\n/; // V8 quotes what it ran
-  return text.replace(quoted, "").replace(/\[cell (\d+)\]:(\d+):(\d+)/g, (whole, cell, line, column) => {
-    if (Number(cell) !== count) return whole;
-    const found = map.findEntry(line - 1, column - 1);
-    if (found.originalLine === undefined) return whole;
-    return `[cell ${cell}]:${found.originalLine + 1}:${found.originalColumn + 1}`;
-  });
 }
 
 // Calls a function so that SIGINT ends it, also what it goes on with at once after an `await`.
@@ -457,16 +334,16 @@ function rearm() {
 }
 
 async function run(order) {
-  count += 1;
+  cell.number += 1;
   const execution = { isTypeScript: order.typescript, interrupt: null };
   const interrupted = new Promise((_resolve, reject) => {
     execution.interrupt = () => reject(new Interrupted());
   });
   interrupted.catch(() => {});
   running = execution;
-  sourceMap = null;
-  lineCount = order.code.split("\n").length;
-  const { script, hasValue, names } = compile(order.code, `[cell ${count}]`, order.typescript);
+  cell.sourceMap = null;
+  cell.lineCount = order.code.split("\n").length;
+  const { script, hasValue, names } = compile(order.code, `[cell ${cell.number}]`, order.typescript);
   makeAssignable(names);
   let value = callInterruptibly(() => {
     say({ type: "begun" });
@@ -482,7 +359,7 @@ async function run(order) {
 function tell(error) {
   if (error instanceof Interrupted) return "interrupted";
   try {
-    say({ type: "error", ...callInterruptibly(() => describe(error)) });
+    say({ type: "error", ...callInterruptibly(() => describe(error, cell)) });
   } catch {
     return "interrupted";
   }

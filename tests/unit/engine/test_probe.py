@@ -176,6 +176,14 @@ def test_a_language_that_is_there_shows_its_version() -> None:
     )
 
 
+def test_a_language_whose_interpreter_is_too_old_says_so() -> None:
+    old = Interpreter("javascript", "node", "nodejs", least=(20, 12))
+    check = probe.judge_interpreter(old, "/usr/bin/node", "v20.11.1")
+    assert (check.state, check.value) == (State.WARN, "/usr/bin/node v20.11.1 is too old")
+    assert "nodejs of at least version 20.12" in str(check.remedy)
+    assert probe.judge_interpreter(old, "/usr/bin/node", "v20.12.0").state is State.PASS
+
+
 def test_a_path_lies_on_the_innermost_mount() -> None:
     mounts = V2_MOUNTS + "50 21 0:40 / /run rw - tmpfs tmpfs rw\n"
 

@@ -18,7 +18,7 @@ def parts_of(node: Node) -> dict[str, bytes]:
 def test_only_typescript_carries_the_compiler() -> None:
     javascript = parts_of(Node("/usr/bin/node", is_typescript=False))
     typescript = parts_of(Node("/usr/bin/node", is_typescript=True))
-    assert set(javascript) == {"loop", "rewrite", "acorn"}
+    assert set(javascript) == {"loop", "rewrite", "values", "acorn"}
     assert set(typescript) == {*javascript, "amaro"}
 
 
