@@ -38,7 +38,7 @@ async def all_is_well(sandbox: Sandbox, neighbour: Context) -> None:
     outcome = await run_python(sandbox, "echo works", language=Language.BASH)
     if outcome.finished.reason is FinishReason.KERNEL_DIED:
         outcome = await run_python(sandbox, "echo works", language=Language.BASH)
-    assert outcome.stdout == "works\n"
+    assert outcome.stdout.endswith("works\n")  # perhaps after late output of the attack
 
 
 LIES = {
