@@ -198,6 +198,17 @@ def test_a_kernel_can_be_signalled_and_its_end_is_told(raw: RawEngine) -> None:
     assert (ends["k2"]["signal"], ends["k2"]["oom"]) == (9, False)
 
 
+@pytest.mark.parametrize("language", ["cobol", "", 5, None, ["bash"], {}])
+def test_a_kernel_of_an_unknown_language_is_refused(raw: RawEngine, language: Any) -> None:
+    raw.create("s")
+    with Path("/dev/null").open("r+") as null:
+        fds = (null.fileno(),) * 3
+        answer = raw.ask("kernel", fds, sandbox="s", kernel="k", language=language)
+    assert (answer["ok"], answer["error"]) == (False, "invalid")
+    assert repr(language) in answer["detail"]
+    raw.start_kernel("s", "k")
+
+
 def test_killing_twice_is_safe_and_the_name_is_free_again(raw: RawEngine) -> None:
     raw.create("s")
     assert raw.ask("kill", sandbox="s")["ok"]

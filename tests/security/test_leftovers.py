@@ -11,6 +11,7 @@ from headrace.model.specs import (
     MIB,
     ContextSpec,
     ExecutionRequest,
+    Language,
     Limits,
     ProcessRequest,
     PtySize,
@@ -82,6 +83,34 @@ async def test_a_killed_sandbox_leaves_nothing(engine: Engine, state: str) -> No
     await run_python(sandbox, STATES[state])
     during = take_footprint(*places)
     assert during.processes - before.processes
+    with anyio.fail_after(20):
+        await engine.kill(sandbox.id)
+    await assert_nothing_left(before, during, *places)
+
+
+BUSY = {
+    Language.BASH: "setsid sleep 600 & sleep 600 & set -e; while :; do false | cat || :; done",
+    Language.JAVASCRIPT: (
+        "require('child_process').spawn('sleep', ['600'], {detached: true});"
+        "await new Promise(done => setTimeout(done, 100)); while (true) {}"
+    ),
+    Language.TYPESCRIPT: "const n: number = 1; await new Promise(() => {})",
+}
+
+
+@pytest.mark.parametrize("language", BUSY)
+async def test_a_busy_interpreter_leaves_nothing_when_its_sandbox_is_killed(
+    engine: Engine, language: Language
+) -> None:
+    """Threat: an interpreter, or what it started, lives on when its driver is gone."""
+    places = directories_of(engine)
+    before = await take_steady_footprint(*places)
+    sandbox = await engine.create(SandboxSpec(limits=LIMITS))
+    await run_python(sandbox, "", language=language)
+    await sandbox.execute(ExecutionRequest(BUSY[language], language=language))
+    await anyio.sleep(0.5)
+    during = take_footprint(*places)
+    assert len(during.processes - before.processes) >= 3
     with anyio.fail_after(20):
         await engine.kill(sandbox.id)
     await assert_nothing_left(before, during, *places)
