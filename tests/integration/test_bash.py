@@ -180,3 +180,15 @@ async def test_tracing_shows_the_users_commands_only(sandbox: Sandbox) -> None:
     assert (await run(sandbox, "echo traced")).stderr.strip("+") == " echo traced\n"
     await run(sandbox, "set +x")
     assert (await run(sandbox, "echo quiet")).stderr == ""
+
+
+async def test_traps_for_every_command_see_little_of_ours(sandbox: Sandbox) -> None:
+    await run(sandbox, "trap 'echo \"D $BASH_COMMAND\"' DEBUG; trap 'echo E' ERR")
+    for code in ("true", "false", "true"):
+        lines = (await run(sandbox, code)).stdout.splitlines()
+        assert f"D {code}" in lines
+        assert [line for line in lines if "__headrace" in line and " eval " not in line] == []
+        assert ("E" in lines) is (code == "false")
+    await run(sandbox, "trap - DEBUG; trap - ERR")
+    outcome = await run(sandbox, "false; echo quiet")
+    assert (outcome.stdout, outcome.stderr) == ("quiet\n", "")

@@ -136,6 +136,15 @@ async def test_nothing_of_a_kernels_group_outlives_it(
 
 
 @pytest.mark.security
+async def test_a_shell_that_can_never_say_that_it_is_done_ends_with_its_time_limit(
+    sandbox: Sandbox, neighbour: Context
+) -> None:
+    outcome = await attack(sandbox, "readonly __headrace_state; false", timeout=1)
+    assert outcome.finished.reason is FinishReason.TIMEOUT
+    await all_is_well(sandbox, neighbour)
+
+
+@pytest.mark.security
 async def test_a_stopped_driver_is_killed_after_the_time_limit(
     sandbox: Sandbox, neighbour: Context
 ) -> None:

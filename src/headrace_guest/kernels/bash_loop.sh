@@ -4,7 +4,8 @@
 # User code shares this shell, with its options, traps and functions. So what is ours says
 # "builtin", hides what it does from `set -x`, and runs with the user's options only while the
 # user's code does. It cannot be a function, in which `declare` would make local variables, and
-# its lines are part of one line, so that the user's lines are counted from 1.
+# its lines are part of one line, so that the user's lines are counted from 1. Both branches do the
+# same, but the second one begins with the former status in `$?`.
 #
 # What would end the shell, such as a failing command under `set -e` or an unset variable under
 # `set -u`, runs the trap for EXIT. There a forked copy of the shell, which has its whole state,
@@ -14,7 +15,7 @@ __headrace_channel=$2 __headrace_order=/dev/fd/$3 __headrace_pid=$BASHPID
 __headrace_status=0 __headrace_state=idle __headrace_options= __headrace_on_exit= __headrace_left=
 declare -A __headrace_former=()
 __headrace_env=() __headrace_cwd= __headrace_code= __headrace_line= __headrace_reason=
-__headrace_traps= __headrace_last= __headrace_now=
+__headrace_traps= __headrace_untrapped=() __headrace_last= __headrace_now=
 shopt -s expand_aliases
 
 trap() {
@@ -30,6 +31,10 @@ trap() {
             __headrace_on_interrupt=$action
             [[ $action != - ]] || __headrace_on_interrupt=$__headrace_interrupt
             builtin trap -- "$__headrace_on_interrupt" INT
+            ;;
+        DEBUG | RETURN | ERR)
+            # A function's end puts back what was taken away inside of it, so the loop does that.
+            if [[ $action == - ]]; then __headrace_untrapped+=("$word"); else rest+=("$word"); fi
             ;;
         *) rest+=("$word") ;;
         esac
@@ -124,23 +129,27 @@ __headrace_loop='while
         __headrace_last=$? __headrace_now=$-; builtin set +eux;
         if [[ $__headrace_state == running ]]; then
             __headrace_status=$__headrace_last __headrace_options=$__headrace_now;
+            [[ ${#__headrace_untrapped[@]} -eq 0 ]] || builtin trap - "${__headrace_untrapped[@]}";
+            __headrace_untrapped=();
             __headrace_leave; __headrace_report;
         fi;
     } >/dev/null 2>&1;
-    builtin read -r -u "$__headrace_channel" __headrace_line || [[ $? -gt 128 ]];
+    { builtin read -r -u "$__headrace_channel" __headrace_line || [[ $? -gt 128 ]]; } >/dev/null 2>&1;
 do
-    {
-        [[ $__headrace_line == go ]] || builtin continue;
-        __headrace_line=; __headrace_enter;
-    } >/dev/null 2>&1;
-    __headrace_state=running;
-    __headrace_say "{\"type\":\"begun\"}";
-    [[ $__headrace_options != *u* ]] || builtin set -u;
-    [[ $__headrace_options != *e* ]] || builtin set -e;
-    if [[ $__headrace_status == 0 ]]; then
+    if
+        {
+            [[ $__headrace_line == go ]] || builtin continue;
+            __headrace_line=; __headrace_enter;
+            __headrace_state=running;
+            __headrace_say "{\"type\":\"begun\"}";
+            [[ $__headrace_options != *u* ]] || builtin set -u;
+            [[ $__headrace_options != *e* ]] || builtin set -e;
+            __headrace_give_status;
+        } >/dev/null 2>&1;
+    then
         builtin eval "$__headrace_code";
     else
-        __headrace_give_status || builtin eval "$__headrace_code";
+        builtin eval "$__headrace_code";
     fi;
 done;
 if [[ $__headrace_state == running ]]; then builtin eval "$__headrace_loop"; fi'

@@ -150,6 +150,8 @@ class _Driver:
     def _hear(self, child: Child, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "moved":
+            if self._execution is None:
+                raise ProtocolError("it moved while it ran nothing")
             self._poll.unregister(child.pidfd)
             child.move(message["pid"])
             self._poll.register(child.pidfd, select.POLLIN)
