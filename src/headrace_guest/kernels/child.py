@@ -53,15 +53,21 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
 
     def hand_over(self, content: bytes) -> None:
-        """Let the interpreter run what ``content`` says; raises OSError if it takes nothing."""
+        """Let the interpreter run what ``content`` says."""
         os.ftruncate(self._order, 0)
         _write(self._order, content)
         self.tell(b"go\n")
 
     def tell(self, line: bytes) -> None:
-        """Write a short line; an interpreter that left many unread is refused with OSError."""
-        if os.write(self.channel, line) != len(line):
-            raise BrokenPipeError("the interpreter does not read its channel")
+        """Write a short line; raises ProtocolError if many were left unread.
+
+        An interpreter that has just ended is told nothing; `pidfd` says that it has.
+        """
+        with suppress(BrokenPipeError, ConnectionResetError):
+            try:
+                os.write(self.channel, line)
+            except BlockingIOError as error:
+                raise ProtocolError("it does not read its channel") from error
 
     def read(self) -> Iterator[bytes]:
         """Give the lines that have come; raises ProtocolError for an endless one.
@@ -81,6 +87,10 @@ class Child:
     def interrupt(self) -> None:
         """Send SIGINT to everything in the kernel's process group, and raise the alarm."""
         os.killpg(0, signal.SIGINT)
+        self.raise_alarm()
+
+    def raise_alarm(self) -> None:
+        """Write to the alarm, if the interpreter has one and reads it."""
         if self._alarm is not None:
             with suppress(OSError):
                 os.write(self._alarm, b"stop\n")
