@@ -112,15 +112,16 @@ class Child:
         try:
             pidfd = os.pidfd_open(pid)
         except (OSError, OverflowError) as error:
-            raise ProtocolError(f"the interpreter moved to {pid}: {error}") from error
+            raise ProtocolError(f"it moved to {pid}: {error}") from error
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        self.pid, self.pidfd = pid, pidfd
         try:
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError as error:
-            raise ProtocolError(f"the interpreter moved to {pid}, which is not its own") from error
+            os.close(pidfd)
+            raise ProtocolError(f"it moved to {pid}, which is not its own") from error
+        os.close(self.pidfd)
+        self.pid, self.pidfd = pid, pidfd
 
     def reap(self) -> int:
         """Give the wait status of the interpreter, which has ended."""

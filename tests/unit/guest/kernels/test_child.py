@@ -40,7 +40,7 @@ def child_of(interpreter: Shell) -> Iterator[Child]:
         yield child
     finally:
         with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
             os.waitpid(child.pid, 0)
         for fd in (child.channel, child.pidfd):
             os.close(fd)
