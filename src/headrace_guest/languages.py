@@ -34,6 +34,7 @@ PROGRAMS: Mapping[str, Program] = {
     "bash": Program("bash", (5,), "bash"),
     "javascript": _NODE,
     "typescript": _NODE,
+    "r": Program("R", (4,), "r-base-core"),
 }
 """The languages that have a driver, and what each needs."""
 LANGUAGES = (PYTHON, *PROGRAMS)

@@ -104,7 +104,30 @@ TYPESCRIPT = replace(
     broken_syntax="let z: = 3",
 )
 
-CASES = {case.language.value: case for case in (BASH, JAVASCRIPT, TYPESCRIPT)}
+R = Case(
+    language=Language.R,
+    print_hello="cat('hello\\n')",
+    print_stderr="message('oops')",
+    print_unicode="cat('größer 😀\\n')",
+    two_prints="cat('one\\n'); Sys.sleep(0.3); cat('two\\n')",
+    set_state="x <- 42; show <- function() cat(sprintf('kept %d\\n', x))",
+    show_state="show()",
+    value=("y <- 20; y + 22", "[1] 42"),
+    failing=("f <- function(n) stop('bad ', n)\nf(7)", "simpleError"),
+    broken_syntax="cat('never')\nx <- ) 1",
+    ten_megabytes="cat(strrep('x', 1e7), '\\n', sep = '')",
+    endless="repeat {}",
+    waiting="Sys.sleep(60)",
+    exit_with_3="quit(status = 3)",
+    crash="tools::pskill(Sys.getpid(), 11); repeat {}",
+    show_given="cat(sprintf('[%s] [%s]\\n', Sys.getenv('GIVEN'), Sys.getenv('HOME')))",
+    show_directory="cat(getwd(), '\\n', sep = '')",
+    run_echo="invisible(system('/bin/echo from a child'))",
+    eat_memory="x <- list(); repeat x[[length(x) + 1]] <- rnorm(1e6)",
+    read_stdin="cat(sprintf('[%s]\\n', paste(readLines('stdin'), collapse = '')))",
+)
+
+CASES = {case.language.value: case for case in (BASH, JAVASCRIPT, TYPESCRIPT, R)}
 pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 

@@ -3,8 +3,9 @@
 Each line is a JSON object with a ``type``:
 
 - ``begun``: from here on an interrupt is for the code that was handed over
-- ``result``: ``bundle``, and if wanted ``is_main``, ``display_id``, ``is_update``; the interpreter
-  waits for the line ``ack`` before it goes on, so that later output comes later
+- ``result``: ``bundle``, and if wanted ``omitted`` (the sizes of forms that were too large to send),
+  ``is_main``, ``display_id``, ``is_update``; the interpreter waits for the line ``ack`` before it
+  goes on, so that later output comes later
 - ``error``: ``name``, ``value``, ``traceback``
 - ``done``: ``status`` (``ok``, ``error``, ``interrupted``), ``exit_code``
 - ``moved``: ``pid``, a descendant of the interpreter that goes on with its state in its place
@@ -72,7 +73,7 @@ def _read_begun(_message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_result(message: Mapping[str, Any]) -> dict[str, Any]:
     bundle: dict[str, Any] = {}
-    omitted: dict[str, int] = {}
+    omitted = _read_omitted(message)
     for mime, value in take(message, "bundle", dict).items():
         if len(bundle) + len(omitted) >= MAX_REPRESENTATIONS:
             break
@@ -88,6 +89,13 @@ def _read_result(message: Mapping[str, Any]) -> dict[str, Any]:
         "display_id": take_optional_text(message, "display_id", _MAX_DISPLAY_ID),
         "is_update": message.get("is_update") is True,
     }
+
+
+def _read_omitted(message: Mapping[str, Any]) -> dict[str, int]:
+    if "omitted" not in message:
+        return {}
+    sizes = take(message, "omitted", dict)
+    return {mime: take_int(sizes, mime) for mime in list(sizes)[:MAX_REPRESENTATIONS]}
 
 
 def _read_error(message: Mapping[str, Any]) -> dict[str, Any]:
