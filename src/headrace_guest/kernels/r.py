@@ -5,7 +5,7 @@ from pathlib import Path
 from headrace_guest.kernels.interpreter import Ends, Order
 
 _LOOP = Path(__file__).with_name("r_loop.R")
-_START = 'eval(parse("/dev/fd/{program}",keep.source=FALSE))'
+_START = 'eval(parse("/dev/fd/{program}",keep.source=FALSE),new.env(parent=baseenv()))'
 _OPTIONS = ("--no-echo", "--no-restore", "--no-save")
 
 
