@@ -30,11 +30,13 @@ class Program:
 
 
 _NODE = Program("node", (20, 12), "nodejs")
+_JSHELL_AND_VERSION = ("--add-modules", "jdk.jshell", "--version")
 PROGRAMS: Mapping[str, Program] = {
     "bash": Program("bash", (5,), "bash"),
     "javascript": _NODE,
     "typescript": _NODE,
     "r": Program("R", (4,), "r-base-core"),
+    "java": Program("java", (17,), "default-jdk-headless", _JSHELL_AND_VERSION),
 }
 """The languages that have a driver, and what each needs."""
 LANGUAGES = (PYTHON, *PROGRAMS)

@@ -19,6 +19,7 @@ class Case:
 
     ``set_state`` and ``show_state`` run one after the other, the second prints ``kept 42``.
     ``value`` is code and the text of its result, None where the language has no values.
+    ``crash_signal`` is what ends the interpreter after ``crash``; a JVM aborts by itself.
     ``failing`` is code and the name of its error, None where failing is an exit status.
     """
 
@@ -42,6 +43,7 @@ class Case:
     run_echo: str
     eat_memory: str
     read_stdin: str
+    crash_signal: int = 11
 
 
 BASH = Case(
@@ -127,7 +129,38 @@ R = Case(
     read_stdin="cat(sprintf('[%s]\\n', paste(readLines('stdin'), collapse = '')))",
 )
 
-CASES = {case.language.value: case for case in (BASH, JAVASCRIPT, TYPESCRIPT, R)}
+JAVA = Case(
+    language=Language.JAVA,
+    print_hello='System.out.println("hello");',
+    print_stderr='System.err.println("oops");',
+    print_unicode='System.out.println("größer 😀");',
+    two_prints='System.out.println("one"); Thread.sleep(300); System.out.println("two");',
+    set_state='int x = 42;\nvoid show() { System.out.println("kept " + x); }',
+    show_state="show();",
+    value=("int y = 20;\ny + 22", "42"),
+    failing=(
+        'void f(int n) { throw new IllegalStateException("bad " + n); }\nf(7);',
+        "java.lang.IllegalStateException",
+    ),
+    broken_syntax='System.out.println("never");\nint z = ;',
+    ten_megabytes='System.out.println("x".repeat(10_000_000));',
+    endless="while (true) {}",
+    waiting="Thread.sleep(60_000);",
+    exit_with_3="System.exit(3);",
+    crash='new ProcessBuilder("kill", "-SEGV", "" + ProcessHandle.current().pid()).start();'
+    "while (true) {}",
+    crash_signal=6,
+    show_given=(
+        'System.out.println("[" + Objects.toString(System.getenv("GIVEN"), "") + "] ["'
+        ' + System.getenv("HOME") + "]");'
+    ),
+    show_directory='System.out.println(Path.of("").toAbsolutePath());',
+    run_echo='new ProcessBuilder("/bin/echo", "from a child").inheritIO().start().waitFor();',
+    eat_memory="var kept = new ArrayList<byte[]>(); while (true) kept.add(new byte[4_000_000]);",
+    read_stdin='System.out.println("[" + new String(System.in.readAllBytes()) + "]");',
+)
+
+CASES = {case.language.value: case for case in (BASH, JAVASCRIPT, TYPESCRIPT, R, JAVA)}
 pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -265,15 +298,14 @@ async def test_a_time_limit_ends_the_code_and_keeps_the_state(sandbox: Sandbox, 
     await works(sandbox, case, keeps_state=True)
 
 
-@pytest.mark.parametrize(
-    ("kind", "exit_code", "signal"), [("exit_with_3", 3, None), ("crash", None, 11)]
-)
+@pytest.mark.parametrize(("kind", "exit_code"), [("exit_with_3", 3), ("crash", None)])
 async def test_the_end_of_the_interpreter_is_told_and_a_fresh_one_takes_over(
-    sandbox: Sandbox, case: Case, kind: str, exit_code: int | None, signal: int | None
+    sandbox: Sandbox, case: Case, kind: str, exit_code: int | None
 ) -> None:
     await run(sandbox, case, case.set_state)
     finished = (await run(sandbox, case, getattr(case, kind))).finished
     assert finished.reason is FinishReason.KERNEL_DIED
+    signal = case.crash_signal if exit_code is None else None
     assert (finished.exit_code, finished.signal) == (exit_code, signal)
     assert finished.state_lost
     await works(sandbox, case, keeps_state=False)

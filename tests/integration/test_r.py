@@ -57,7 +57,9 @@ async def test_output_and_results_keep_their_order(sandbox: Sandbox) -> None:
             case OutputWritten():
                 kinds += [line.split()[0] for line in event.text.splitlines()]
             case ResultDisplayed():
-                kinds.append(event.result.text)
+                kinds.append(str(event.result.text))
+            case _:
+                pass
     assert kinds == [*["out"] * 20, '[1] "a"', "err", '[1] "b"', "c"]
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from headrace_guest.kernels.bash import Bash
 from headrace_guest.kernels.interpreter import Interpreter
+from headrace_guest.kernels.java import Java
 from headrace_guest.kernels.node import Node
 from headrace_guest.kernels.r import R
 from headrace_guest.languages import Found
@@ -14,6 +15,7 @@ _CLASSES: Mapping[str, Callable[[str], Interpreter]] = {
     "javascript": partial(Node, is_typescript=False),
     "typescript": partial(Node, is_typescript=True),
     "r": R,
+    "java": Java,
 }
 
 

@@ -3,7 +3,7 @@
 Each line is a JSON object with a ``type``:
 
 - ``begun``: from here on an interrupt is for the code that was handed over
-- ``result``: ``bundle``, and if wanted ``omitted`` (the sizes of forms that were too large to send),
+- ``result``: ``bundle``, and if wanted ``omitted`` (sizes of forms that were too large to send),
   ``is_main``, ``display_id``, ``is_update``; the interpreter waits for the line ``ack`` before it
   goes on, so that later output comes later
 - ``error``: ``name``, ``value``, ``traceback``

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from headrace_guest.kernels.fields import encode_fields
 from headrace_guest.kernels.interpreter import Ends, Order
 
 _LOOP = Path(__file__).with_name("r_loop.R")
@@ -11,6 +12,8 @@ _OPTIONS = ("--no-echo", "--no-restore", "--no-save")
 
 class R:
     """How R is started and what it reads; see ``r_loop.R`` for the other end."""
+
+    has_alarm = False
 
     def __init__(self, program: str) -> None:
         self._program = program
@@ -23,8 +26,5 @@ class R:
         return [self._program, *_OPTIONS, "-e", start, "--args", *numbers]
 
     def encode(self, order: Order) -> bytes:
-        """Write fields that end with NUL: directory, number of variables, those, and the code."""
-        pairs = [f"{name}={value}" for name, value in order.env.items()]
-        fields = [order.cwd or "", str(len(pairs)), *pairs]
-        head = "".join(field + "\0" for field in fields)
-        return head.encode("utf-8", "surrogateescape") + order.code.encode("utf-8", "replace")
+        """Write the order as fields."""
+        return encode_fields(order)

@@ -337,7 +337,7 @@ syntax_error <- function(text) {
 
 # --- one execution ------------------------------------------------------------------------------
 
-# Gives the order: directory, variables and the bytes of the code; see r.py.
+# Gives the order: directory, variables and the bytes of the code; see fields.py.
 read_order <- function() {
   bytes <- readBin(order_file, "raw", file.size(order_file))
   ends <- which(bytes == as.raw(0L))

@@ -1,0 +1,76 @@
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import sun.misc.Signal;
+import sun.misc.SignalHandler;
+
+/**
+ * The loop of a Java context: waits for "go", has the session run the order, says what came of it.
+ *
+ * <p>User code shares this virtual machine. What is a result or an error goes to the channel,
+ * everything else is written by user code itself. An interrupt is a SIGINT, which comes in a thread
+ * of its own.
+ */
+final class Loop implements SignalHandler {
+    private final Channel channel;
+    private final Path order;
+    private final Session session;
+    private final Surroundings surroundings = new Surroundings();
+
+    private Loop(Channel channel, Path order) {
+        this.channel = channel;
+        this.order = order;
+        this.session = new Session(channel);
+    }
+
+    /** Serves until the driver is gone; the arguments are the descriptors of channel and order. */
+    public static void main(String[] arguments) throws ReflectiveOperationException, IOException {
+        Channel channel = new Channel(Integer.parseInt(arguments[0]));
+        Loop loop = new Loop(channel, Path.of("/dev/fd/" + arguments[1]));
+        Signal.handle(new Signal("INT"), loop);
+        String line = channel.readLine();
+        while (line != null) {
+            if (line.equals("go")) {
+                loop.execute();
+            }
+            line = channel.readLine();
+        }
+        // No shutdown hooks of user code: nobody is there to see what they do.
+        Runtime.getRuntime().halt(0);
+    }
+
+    @Override
+    public void handle(Signal signal) {
+        session.interrupt();
+    }
+
+    private void execute() throws IOException {
+        String[] fields = readFields();
+        int count = Integer.parseInt(fields[1]);
+        Map<String, String> variables = new LinkedHashMap<>();
+        for (int at = 2; at < 2 + count; at++) {
+            int middle = fields[at].indexOf('=');
+            variables.put(fields[at].substring(0, middle), fields[at].substring(middle + 1));
+        }
+        surroundings.enter(fields[0], variables);
+        session.begin();
+        channel.say("{\"type\":\"begun\"}");
+        String status = session.run(fields[2 + count]);
+        surroundings.leave();
+        System.out.flush();
+        System.err.flush();
+        channel.say("{\"type\":\"done\",\"status\":\"" + status + "\",\"exit_code\":null}");
+    }
+
+    /** Gives what fields.py wrote: directory, number of variables, each of them, code. */
+    private String[] readFields() throws IOException {
+        String text = new String(Files.readAllBytes(order), StandardCharsets.UTF_8);
+        int first = text.indexOf('\0');
+        int second = text.indexOf('\0', first + 1);
+        int count = Integer.parseInt(text.substring(first + 1, second));
+        return text.split("\0", count + 3);
+    }
+}
