@@ -50,7 +50,7 @@ async def test_what_is_printed_is_output_and_no_result(sandbox: Sandbox) -> None
 
 
 async def test_output_and_results_keep_their_order(sandbox: Sandbox) -> None:
-    code = "for (i in 1:20) { cat('out', i, '\\n') }\n'a'\nmessage('err')\n'b'\nsystem('echo c')\n"
+    code = "for (i in 1:20) cat('out\\n')\n'a'\nmessage('err')\n'b'\nsystem('echo c')\n"
     kinds = []
     for event in (await run(sandbox, code)).events:
         match event:

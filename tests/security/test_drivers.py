@@ -154,21 +154,35 @@ async def test_a_stopped_driver_is_killed_after_the_time_limit(
     await all_is_well(sandbox, neighbour)
 
 
+NODE_GARBAGE = (
+    "for (let fd = 3; fd < 400; fd++)"
+    " try { require('fs').writeSync(fd, 'garbage\\n') } catch {}\n"
+    "await new Promise(() => {})"
+)
+GARBAGE = {
+    Language.BASH: 'for fd in /proc/$BASHPID/fd/*; do echo garbage >&"${fd##*/}"; done; sleep 60',
+    Language.JAVASCRIPT: NODE_GARBAGE,
+    Language.TYPESCRIPT: NODE_GARBAGE,
+    Language.R: (
+        "for (fd in 3:400) try(write.socket(structure(list(socket = fd), class = 'socket'),"
+        " 'garbage\\n'), silent = TRUE)\nSys.sleep(60)"
+    ),
+    Language.JAVA: (
+        'var field = FileDescriptor.class.getDeclaredField("fd"); field.setAccessible(true);\n'
+        "for (int n = 3; n < 400; n++) { var fd = new FileDescriptor(); field.setInt(fd, n);"
+        ' try { new FileOutputStream(fd).write("garbage\\n".getBytes()); }'
+        " catch (IOException e) {} }\nThread.sleep(60_000);"
+    ),
+}
+
+
 @pytest.mark.security
-@pytest.mark.parametrize("language", [Language.BASH, Language.JAVASCRIPT, Language.TYPESCRIPT])
+@pytest.mark.parametrize("language", GARBAGE)
 async def test_garbage_on_every_descriptor_ends_its_own_kernel_only(
     sandbox: Sandbox, neighbour: Context, language: Language
 ) -> None:
-    if language is Language.BASH:
-        code = 'for fd in /proc/$BASHPID/fd/*; do echo garbage >&"${fd##*/}"; done; sleep 60'
-    else:
-        code = (
-            "for (let fd = 3; fd < 400; fd++)"
-            " try { require('fs').writeSync(fd, 'garbage\\n') } catch {}\n"
-            "await new Promise(() => {})"
-        )
     with anyio.fail_after(40):
-        outcome = await run_python(sandbox, code, language=language, timeout=20)
+        outcome = await run_python(sandbox, GARBAGE[language], language=language, timeout=20)
     assert outcome.finished.reason is FinishReason.KERNEL_DIED
     await all_is_well(sandbox, neighbour)
     assert (await run_python(sandbox, "1", language=language)).finished.reason is not None

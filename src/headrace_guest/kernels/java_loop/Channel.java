@@ -44,7 +44,9 @@ final class Channel {
 
     /** Sends a value's text and waits until it has arrived; too long a text is only named. */
     void sendResult(String text) throws IOException {
-        long size = text.length() > MAX_LINE ? text.length() : text.getBytes(StandardCharsets.UTF_8).length;
+        // A text that has too many characters is not copied to count its bytes.
+        boolean isHuge = text.length() > MAX_LINE;
+        int size = isHuge ? text.length() : text.getBytes(StandardCharsets.UTF_8).length;
         String form = size > MAX_FORM ? null : quote(text);
         String content = "\"bundle\":{},\"omitted\":{\"text/plain\":" + size + "}";
         if (form != null && form.length() <= MAX_LINE) {

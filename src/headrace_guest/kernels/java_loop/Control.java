@@ -4,8 +4,8 @@ import jdk.jshell.execution.LocalExecutionControl;
 import jdk.jshell.spi.ExecutionControl;
 
 /**
- * Runs the compiled snippets of JShell in this virtual machine, each in a thread of its own that can
- * be stopped.
+ * Runs the compiled snippets of JShell in this virtual machine, each in a thread of its own that
+ * can be stopped.
  *
  * <p>JShell's own class would wait for all threads that a snippet starts, such as those of a pool.
  */

@@ -71,10 +71,12 @@ final class Native {
         Optional<?> symbol = (Optional<?>) type("SymbolLookup")
                 .getMethod("lookup", String.class)
                 .invoke(library, name);
+        Object self = linker.getMethod("getInstance").invoke(null);
+        MethodType carried = MethodType.methodType(int.class, carriers);
         return (MethodHandle) linker
-                .getMethod("downcallHandle", type("Addressable"), MethodType.class, type("FunctionDescriptor"))
-                .invoke(linker.getMethod("getInstance").invoke(null), symbol.get(),
-                        MethodType.methodType(int.class, carriers), function);
+                .getMethod("downcallHandle", type("Addressable"), MethodType.class,
+                        type("FunctionDescriptor"))
+                .invoke(self, symbol.get(), carried, function);
     }
 
     /** Enters a directory; false if that could not be done. */

@@ -1,13 +1,8 @@
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
-import jdk.jshell.DeclarationSnippet;
-import jdk.jshell.Diag;
-import jdk.jshell.EvalException;
 import jdk.jshell.JShell;
-import jdk.jshell.JShellException;
 import jdk.jshell.Snippet;
 import jdk.jshell.SnippetEvent;
 import jdk.jshell.SourceCodeAnalysis;
@@ -27,6 +22,7 @@ final class Session implements ExecutionControlProvider {
     private final Control control = new Control();
     private final JShell shell;
     private final SourceCodeAnalysis analysis;
+    private final ErrorReport report;
     /** The running execution; 0 for none. */
     private volatile long running;
     private volatile long interrupted;
@@ -37,6 +33,7 @@ final class Session implements ExecutionControlProvider {
         this.channel = channel;
         shell = JShell.builder().executionEngine(this, Map.of()).build();
         analysis = shell.sourceCodeAnalysis();
+        report = new ErrorReport(channel, shell);
         for (String name : IMPORTS) {
             shell.eval("import " + name + ".*;");
         }
@@ -62,14 +59,31 @@ final class Session implements ExecutionControlProvider {
     void interrupt() {
         long stopped = running;
         interrupted = stopped;
-        while (stopped != 0 && stopped == running) {
+        while (stopIfRunning(stopped)) {
             try {
-                control.stop();
                 Thread.sleep(STOP_AGAIN_MS);
-            } catch (Exception error) {
+            } catch (InterruptedException error) {
                 return;
             }
         }
+    }
+
+    private synchronized boolean stopIfRunning(long stopped) {
+        if (stopped == 0 || stopped != running) {
+            return false;
+        }
+        try {
+            control.stop();
+            return true;
+        } catch (ExecutionControl.ExecutionControlException error) {
+            return false;
+        }
+    }
+
+    /** From here on an interrupt finds nothing to stop. */
+    private synchronized void end() {
+        running = 0;
+        control.allow();
     }
 
     /** Runs code and gives the status of its end. */
@@ -79,12 +93,11 @@ final class Session implements ExecutionControlProvider {
         try {
             status = runSnippets() ? "ok" : "error";
         } catch (RuntimeException | Error error) {
-            channel.sendError(error.getClass().getName(), String.valueOf(error.getMessage()), error.toString());
+            String name = error.getClass().getName();
+            channel.sendError(name, String.valueOf(error.getMessage()), error.toString());
             status = "error";
         }
-        running = 0;
-        // An interrupt that comes now finds nothing, one that came before does its last stop.
-        control.allow();
+        end();
         return interrupted == count ? "interrupted" : status;
     }
 
@@ -113,26 +126,70 @@ final class Session implements ExecutionControlProvider {
 
     /** Cuts the code; if some of it is not even syntax, tells that, and nothing runs. */
     private boolean cut(List<Piece> pieces) throws IOException {
-        String rest = code;
+        int end = 0;
         while (true) {
-            int start = code.length() - rest.length();
+            // JShell counts the lines of a snippet from its first word.
+            int start = skipBlank(end);
+            String rest = code.substring(start);
             SourceCodeAnalysis.CompletionInfo info = analysis.analyzeCompletion(rest);
             switch (info.completeness()) {
                 case EMPTY:
                     return true;
                 case COMPLETE:
+                    pieces.add(new Piece(start, info.source()));
+                    end = start + info.source().length();
+                    break;
                 case COMPLETE_WITH_SEMI:
                     pieces.add(new Piece(start, info.source()));
-                    rest = info.remaining();
+                    end = start + info.source().length() - 1;
                     break;
                 case CONSIDERED_INCOMPLETE:
                     pieces.add(new Piece(start, rest + ";"));
                     return true;
                 default:
+                    if (hasOpenComment(rest)) {
+                        report.sendOpenComment(code, start + rest.lastIndexOf("/*"));
+                        return false;
+                    }
                     // JShell refuses such a snippet and says why.
                     return runSnippet(new Piece(start, rest), true);
             }
         }
+    }
+
+    /** Tells whether the end of a comment is all that is missing; JShell would leave it away. */
+    private boolean hasOpenComment(String rest) {
+        switch (analysis.analyzeCompletion(rest + "*/").completeness()) {
+            case UNKNOWN:
+            case DEFINITELY_INCOMPLETE:
+                return false;
+            default:
+                return rest.contains("/*");
+        }
+    }
+
+    /** Gives where the next word is, behind white space and comments. */
+    private int skipBlank(int start) {
+        int at = start;
+        while (at < code.length()) {
+            int end = at;
+            if (Character.isWhitespace(code.charAt(at))) {
+                end = at + 1;
+            } else if (code.startsWith("//", at)) {
+                end = code.indexOf('\n', at);
+            } else if (code.startsWith("/*", at)) {
+                int close = code.indexOf("*/", at + 2);
+                end = close < 0 ? at : close + 2;
+            }
+            if (end < 0) {
+                return code.length();
+            }
+            if (end == at) {
+                return at;
+            }
+            at = end;
+        }
+        return at;
     }
 
     private boolean runSnippet(Piece piece, boolean isLast) throws IOException {
@@ -144,11 +201,11 @@ final class Session implements ExecutionControlProvider {
             }
             Snippet snippet = event.snippet();
             if (event.status() == Snippet.Status.REJECTED) {
-                sendDiagnostics(snippet, piece);
+                report.sendDiagnostics(snippet, code, piece.start);
                 return false;
             }
             if (event.exception() != null) {
-                sendException(event.exception(), snippet, piece);
+                report.sendException(event.exception(), snippet, code, piece.start);
                 return false;
             }
             if (isLast && !isInterrupted()) {
@@ -171,98 +228,5 @@ final class Session implements ExecutionControlProvider {
         if (isExpression && kind.hasValue() && text != null) {
             channel.sendResult(text);
         }
-    }
-
-    // --- errors -----------------------------------------------------------------------------
-
-    private void sendDiagnostics(Snippet snippet, Piece piece) throws IOException {
-        String name = snippet.kind() == Snippet.Kind.ERRONEOUS ? "SyntaxError" : "CompileError";
-        String first = "";
-        StringBuilder all = new StringBuilder(name).append(": ");
-        for (Object found : shell.diagnostics(snippet).toArray()) {
-            Diag diagnostic = (Diag) found;
-            if (!diagnostic.isError()) {
-                continue;
-            }
-            String told = describe(diagnostic, piece);
-            if (first.isEmpty()) {
-                first = told.substring(0, told.indexOf('\n'));
-            }
-            all.append(told);
-        }
-        channel.sendError(name, first, all.toString());
-    }
-
-    /** Gives the message with its place in the code, and the line with a mark below it. */
-    private String describe(Diag diagnostic, Piece piece) {
-        int at = (int) Math.max(0, Math.min(code.length(), piece.start + diagnostic.getPosition()));
-        int start = code.lastIndexOf('\n', at - 1) + 1;
-        int end = code.indexOf('\n', at);
-        String line = code.substring(start, end < 0 ? code.length() : end);
-        String message = diagnostic.getMessage(Locale.ENGLISH).replace('\n', ' ');
-        return "line " + lineOf(at) + ", column " + (at - start + 1) + ": " + message + '\n'
-                + line + '\n' + " ".repeat(at - start) + "^\n";
-    }
-
-    private int lineOf(int position) {
-        int line = 1;
-        for (int at = 0; at < position; at++) {
-            if (code.charAt(at) == '\n') {
-                line++;
-            }
-        }
-        return line;
-    }
-
-    private void sendException(JShellException exception, Snippet snippet, Piece piece)
-            throws IOException {
-        if (!(exception instanceof EvalException)) {
-            String message = unresolved(snippet);
-            channel.sendError("UnresolvedReferenceException", message, "UnresolvedReferenceException: " + message);
-            return;
-        }
-        StringBuilder trace = new StringBuilder();
-        Throwable error = exception;
-        while (error instanceof EvalException) {
-            trace.append(trace.length() > 0 ? "Caused by: " : "").append(headline((EvalException) error));
-            for (StackTraceElement place : error.getStackTrace()) {
-                trace.append("    at ").append(placeText(place, snippet, piece)).append('\n');
-            }
-            error = error.getCause();
-        }
-        EvalException first = (EvalException) exception;
-        String message = first.getMessage();
-        channel.sendError(plain(first.getExceptionClassName()), message == null ? "" : message, trace.toString());
-    }
-
-    private static String headline(EvalException error) {
-        String message = error.getMessage();
-        return plain(error.getExceptionClassName()) + (message == null ? "" : ": " + message) + '\n';
-    }
-
-    /** Hides the class that JShell puts around a declaration. */
-    private static String plain(String name) {
-        return name.replaceAll("REPL\\.\\$JShell\\$[0-9A-Z]+[.$]", "");
-    }
-
-    /** Gives a place; of the snippet that ran it is a line of the code, of former ones their own. */
-    private String placeText(StackTraceElement place, Snippet snippet, Piece piece) {
-        String method = plain(place.getClassName() + (place.getClassName().isEmpty() ? "" : "."))
-                + place.getMethodName();
-        String file = place.getFileName();
-        if (("#" + snippet.id()).equals(file)) {
-            return method + "(line " + (lineOf(piece.start) + place.getLineNumber() - 1) + ")";
-        }
-        return method + "(" + file + (place.getLineNumber() < 0 ? "" : ":" + place.getLineNumber()) + ")";
-    }
-
-    private String unresolved(Snippet snippet) {
-        StringBuilder names = new StringBuilder();
-        if (snippet instanceof DeclarationSnippet) {
-            for (Object name : shell.unresolvedDependencies((DeclarationSnippet) snippet).toArray()) {
-                names.append(names.length() > 0 ? ", " : "").append(name);
-            }
-        }
-        return "something that is not declared is needed: " + names;
     }
 }

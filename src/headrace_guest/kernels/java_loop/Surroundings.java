@@ -1,22 +1,24 @@
 import java.io.File;
-import java.lang.invoke.MethodHandle;
 import java.lang.reflect.Constructor;
 import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystem;
 import java.nio.file.FileSystems;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * Variables and directory that hold for one execution only.
  *
  * <p>Java reads both once, when it starts. So they are changed where it keeps them and, as child
  * processes and the opening of files use them, in the process itself, if this Java can call C.
+ * The variables are system properties, too, as far as no property has such a name.
  */
 final class Surroundings {
     private final Map<String, String> formerVariables = new LinkedHashMap<>();
-    private final Map<String, String> formerProperties = new LinkedHashMap<>();
+    private final Set<String> newProperties = new HashSet<>();
     private String formerDirectory = "";
     private Map<String, String> variables;
     private Native calls;
@@ -27,7 +29,7 @@ final class Surroundings {
             formerVariables.put(name, System.getenv(name));
             setVariable(name, entry.getValue());
             if (System.getProperty(name) == null) {
-                formerProperties.put(name, null);
+                newProperties.add(name);
                 System.setProperty(name, entry.getValue());
             }
         }
@@ -41,14 +43,14 @@ final class Surroundings {
         for (Map.Entry<String, String> entry : formerVariables.entrySet()) {
             setVariable(entry.getKey(), entry.getValue());
         }
-        for (String name : formerProperties.keySet()) {
+        for (String name : newProperties) {
             System.clearProperty(name);
         }
         if (!formerDirectory.isEmpty()) {
             setDirectory(formerDirectory);
         }
         formerVariables.clear();
-        formerProperties.clear();
+        newProperties.clear();
         formerDirectory = "";
     }
 
@@ -74,7 +76,8 @@ final class Surroundings {
     /** Gives the map behind System.getenv, which checks names and values. */
     @SuppressWarnings("unchecked")
     private static Map<String, String> findVariables() throws ReflectiveOperationException {
-        Field field = Class.forName("java.lang.ProcessEnvironment").getDeclaredField("theEnvironment");
+        Class<?> owner = Class.forName("java.lang.ProcessEnvironment");
+        Field field = owner.getDeclaredField("theEnvironment");
         field.setAccessible(true);
         Class<?> view = Class.forName("java.lang.ProcessEnvironment$StringEnvironment");
         Constructor<?> constructor = view.getDeclaredConstructor(Map.class);

@@ -57,6 +57,14 @@ def test_representations_that_are_too_large_are_named(monkeypatch: pytest.Monkey
     assert result["omitted"] == {"text/html": 11}
 
 
+def test_an_interpreter_may_name_itself_what_was_too_large() -> None:
+    result = read(type="result", bundle={"text/plain": "1"}, omitted={"image/png": 20_000_000})
+    assert result["bundle"] == {"text/plain": "1"}
+    assert result["omitted"] == {"image/png": 20_000_000}
+    result = read(type="result", bundle={}, omitted={f"text/{n}": n for n in range(100)})
+    assert len(result["omitted"]) == 64
+
+
 def test_a_result_has_so_many_representations_at_most() -> None:
     result = read(type="result", bundle={f"text/{n}": "x" for n in range(100)})
     assert len(result["bundle"]) == 64
@@ -83,6 +91,8 @@ def test_texts_of_an_error_are_cut_to_what_a_frame_may_hold() -> None:
         {"type": "result"},
         {"type": "result", "bundle": "x"},
         {"type": "result", "bundle": {}, "display_id": 1},
+        {"type": "result", "bundle": {}, "omitted": ["image/png"]},
+        {"type": "result", "bundle": {}, "omitted": {"image/png": -1}},
         {"type": "error", "name": "x" * 2000, "value": "", "traceback": ""},
         {"type": "error", "name": "E", "value": None, "traceback": ""},
         {"type": "moved"},
