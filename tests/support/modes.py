@@ -3,11 +3,15 @@
 import os
 import platform
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from headrace_guest.languages import SEARCH_PATH
 
 MODE_VARIABLE = "HEADRACE_TEST_MODE"
 PREFIX_VARIABLE = "HEADRACE_TEST_PREFIX"
@@ -29,11 +33,26 @@ def current_mode() -> Mode:
     return Mode(wanted) if wanted else Mode.ROOT if os.geteuid() == 0 else Mode.ROOTLESS
 
 
+def _is_missing(program: str) -> bool:
+    return shutil.which(program, path=SEARCH_PATH) is None
+
+
+def _lacks_javac_17() -> bool:
+    compiler = shutil.which("javac")
+    if compiler is None:
+        return True
+    asked = subprocess.run([compiler, "-version"], capture_output=True, text=True, check=False)
+    return not asked.stdout.startswith("javac 17.")
+
+
 CONDITIONS: Mapping[str, Callable[[], bool]] = {
     "root": lambda: current_mode() is Mode.ROOT,
     "rootless": lambda: current_mode() is Mode.ROOTLESS,
     "ordinary-user": lambda: os.geteuid() != 0,
     "not-x86_64": lambda: platform.machine() != "x86_64",
+    "no-r": lambda: _is_missing("R"),
+    "no-java": lambda: _is_missing("java"),
+    "no-javac-17": _lacks_javac_17,
     "own-environment": lambda: PREFIX_VARIABLE not in os.environ,
 }
 

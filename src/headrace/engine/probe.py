@@ -346,24 +346,19 @@ def check_service(find_ids: Callable[[], ServiceIds]) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A program that runs a language, and the Debian package that brings it.
-
-    ``teller`` is the program to ask for the version, if that is another one: jshell would make
-    files in the current directory. ``least`` is the version that it must have.
-    """
+    """A program that runs a language, the Debian package that brings it, and the least version."""
 
     languages: str
     program: str
     package: str
-    teller: str | None = None
     least: tuple[int, ...] = ()
 
 
 INTERPRETERS = (
     Interpreter("javascript, typescript", "node", "nodejs", least=(20, 12)),
     Interpreter("bash", "bash", "bash", least=(5,)),
-    Interpreter("r", "Rscript", "r-base-core"),
-    Interpreter("java", "jshell", "default-jdk-headless", teller="java"),
+    Interpreter("r", "R", "r-base-core", least=(4,)),
+    Interpreter("java", "java", "default-jdk-headless", least=(17,)),
 )
 SANDBOX_PATH = "/usr/bin:/bin"
 """Where sandboxes look for programs; /usr/local of the host is not shown to them."""
@@ -375,7 +370,7 @@ def check_languages() -> list[Check]:
         judge_interpreter(
             interpreter,
             shutil.which(interpreter.program, path=SANDBOX_PATH),
-            _ask_version(interpreter.teller or interpreter.program),
+            _ask_version(interpreter.program),
         )
         for interpreter in INTERPRETERS
     ]
