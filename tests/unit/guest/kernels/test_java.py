@@ -40,6 +40,6 @@ def test_an_order_is_fields_that_end_with_nul_and_the_code() -> None:
 
 
 def test_the_classes_are_those_of_the_sources(tmp_path: Path) -> None:
-    subprocess.run([SCRIPT, tmp_path], check=True, timeout=60)
+    subprocess.run([SCRIPT, CLASSES, tmp_path], check=True, timeout=60)
     compiled = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert compiled == {path.name: path.read_bytes() for path in CLASSES.glob("*.class")}
