@@ -6,7 +6,7 @@ import pytest
 from headrace.engine.sandbox import Sandbox
 from headrace.model.events import FinishReason
 from headrace.model.specs import ExecutionRequest, Language
-from tests.support.running import Outcome, run_python
+from tests.support.running import Outcome, run_process, run_python
 
 
 async def run(sandbox: Sandbox, code: str, **request: object) -> Outcome:
@@ -109,11 +109,11 @@ async def test_an_exception_has_its_class_its_lines_and_its_causes(sandbox: Sand
         '  try { Integer.parseInt("x"); } catch (Exception e) { throw new Odd("outer", e); }\n'
         "}",
     )
-    (raised,) = (await run(sandbox, "// a comment\n\nparse();")).errors
+    (raised,) = (await run(sandbox, "int a = 1;\n// a comment\n\nparse();")).errors
     assert (raised.error.name, raised.error.value) == ("Odd", "outer")
     lines = raised.error.traceback.splitlines()
     assert lines[0] == "Odd: outer"
-    assert lines[2] == "    at (line 3)"
+    assert lines[2] == "    at (line 4)"
     assert 'Caused by: java.lang.NumberFormatException: For input string: "x"' in lines
 
 
@@ -208,3 +208,12 @@ async def test_every_print_is_written_at_once_without_a_newline(sandbox: Sandbox
     outcome = await run(sandbox, 'System.out.print("a"); System.err.print("b"); System.exit(0);')
     assert (outcome.stdout, outcome.stderr) == ("a", "b")
     assert outcome.finished.reason is FinishReason.KERNEL_DIED
+
+
+async def test_a_signal_that_comes_while_nothing_runs_does_nothing(sandbox: Sandbox) -> None:
+    await run(sandbox, "int kept = 42;")
+    process = await run_process(sandbox, "pkill", "-INT", "java")
+    assert process.exited.exit_code == 0
+    outcome = await run(sandbox, "Thread.sleep(100); kept")
+    assert outcome.finished.reason is FinishReason.OK
+    assert outcome.results[0].text == "42"

@@ -14,7 +14,7 @@ from headrace.model.events import (
 )
 from headrace.model.results import Result
 from headrace.model.specs import ExecutionRequest, Language
-from tests.support.running import Outcome, run_python
+from tests.support.running import Outcome, run_process, run_python
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -50,17 +50,19 @@ async def test_what_is_printed_is_output_and_no_result(sandbox: Sandbox) -> None
 
 
 async def test_output_and_results_keep_their_order(sandbox: Sandbox) -> None:
-    code = "for (i in 1:20) cat('out\\n')\n'a'\nmessage('err')\n'b'\nsystem('echo c')\n"
-    kinds = []
-    for event in (await run(sandbox, code)).events:
-        match event:
-            case OutputWritten():
-                kinds += [line.split()[0] for line in event.text.splitlines()]
-            case ResultDisplayed():
-                kinds.append(str(event.result.text))
-            case _:
-                pass
-    assert kinds == [*["out"] * 20, '[1] "a"', "err", '[1] "b"', "c"]
+    steps = [f"'r{n}'\ncat('o{n}\\n')\nsystem('echo c{n}')\nmessage('e{n}')" for n in range(25)]
+    told = []
+    for event in (await run(sandbox, "\n".join(steps))).events:
+        if isinstance(event, OutputWritten):
+            told += event.text.split()
+        elif isinstance(event, ResultDisplayed):
+            told.append(str(event.result.text)[5:-1])
+    results = [f"r{n}" for n in range(25)]
+    assert [word for word in told if word[0] == "r"] == results
+    for n in range(25):
+        after = told[told.index(f"r{n}") + 1 :]
+        assert {f"o{n}", f"c{n}", f"e{n}"} <= set(after)
+        assert {f"o{n - 1}", f"c{n - 1}", f"e{n - 1}"} & set(after) == set()
 
 
 async def test_methods_for_printing_that_user_code_defines_are_used(sandbox: Sandbox) -> None:
@@ -242,3 +244,12 @@ async def test_user_code_that_redefines_base_functions_breaks_only_itself(
     await run(sandbox, code)
     await run(sandbox, "c <- paste <- cat <- function(...) stop('mine')")
     assert (await run(sandbox, "1:2")).results[0].text == "[1] 1 2"
+
+
+async def test_a_signal_that_comes_while_nothing_runs_does_nothing(sandbox: Sandbox) -> None:
+    await run(sandbox, "kept <- 42")
+    process = await run_process(sandbox, "pkill", "-INT", "-f", "bin/exec/R")
+    assert process.exited.exit_code == 0
+    outcome = await run(sandbox, "for (i in 1:1000) i\nkept")
+    assert outcome.finished.reason is FinishReason.OK
+    assert outcome.results[0].text == "[1] 42"
