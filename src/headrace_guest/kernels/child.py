@@ -30,6 +30,7 @@ class Child:
         self._order = _make_file("order", b"")
         self._alarm: int | None = None
         self._lines = LineReader()
+        self._count = 0
         ends = Ends(channel, self._order)
         if interpreter.program:
             ends = replace(ends, program=_make_file("program", interpreter.program))
@@ -54,6 +55,7 @@ class Child:
 
     def hand_over(self, content: bytes) -> None:
         """Let the interpreter run what ``content`` says."""
+        self._count += 1
         os.ftruncate(self._order, 0)
         _write(self._order, content)
         self.tell(b"go\n")
@@ -90,10 +92,10 @@ class Child:
         self.raise_alarm()
 
     def raise_alarm(self) -> None:
-        """Write to the alarm, if the interpreter has one and reads it."""
+        """Write to the alarm, if the interpreter has one and reads it, which order is to end."""
         if self._alarm is not None:
             with suppress(OSError):
-                os.write(self._alarm, b"stop\n")
+                os.write(self._alarm, b"stop %d\n" % self._count)
 
     @property
     def has_ended(self) -> bool:

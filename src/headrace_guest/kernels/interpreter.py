@@ -13,8 +13,8 @@ The interpreter's ends are two descriptors that it inherits:
 
 A third descriptor, the *program*, is there for a language that has one: a file in memory with
 sources of ours, since the file system of a sandbox shows none of them. A fourth, the *alarm*, is a
-socket on which the line ``stop`` comes with each interrupt, for a thread of the interpreter that
-looks after the others.
+socket on which the line ``stop N`` comes with each interrupt, for a thread of the interpreter that
+looks after the others; N is the number of the order that is to end, from 1 on.
 """
 
 from collections.abc import Mapping

@@ -36,7 +36,7 @@ _OPTIONS = (
 class Java:
     """How the JVM is started and what it reads; see ``java_loop/Loop.java`` for the other end."""
 
-    has_alarm = False
+    has_alarm = True
 
     def __init__(self, program: str) -> None:
         self._program = program
@@ -45,7 +45,7 @@ class Java:
     def command(self, ends: Ends) -> list[str]:
         """Give the words that start the JVM."""
         archive = f"/dev/fd/{ends.program}"
-        numbers = [str(ends.channel), str(ends.order)]
+        numbers = [str(ends.channel), str(ends.order), str(ends.alarm)]
         return [self._program, *_OPTIONS, "-jar", archive, *numbers]
 
     def encode(self, order: Order) -> bytes:

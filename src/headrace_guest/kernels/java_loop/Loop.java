@@ -11,26 +11,32 @@ import sun.misc.SignalHandler;
  * The loop of a Java context: waits for "go", has the session run the order, says what came of it.
  *
  * <p>User code shares this virtual machine. What is a result or an error goes to the channel,
- * everything else is written by user code itself. An interrupt is a SIGINT, which comes in a thread
- * of its own.
+ * everything else is written by user code itself. An interrupt is a line on the alarm, which names
+ * the order that it is for. The SIGINT that comes with it is for child processes.
  */
-final class Loop implements SignalHandler {
+final class Loop implements SignalHandler, Runnable {
     private final Channel channel;
     private final Path order;
+    private final Channel alarm;
     private final Session session;
     private final Surroundings surroundings = new Surroundings();
 
-    private Loop(Channel channel, Path order) {
+    private Loop(Channel channel, Path order, Channel alarm) {
         this.channel = channel;
         this.order = order;
+        this.alarm = alarm;
         this.session = new Session(channel);
     }
 
-    /** Serves until the driver is gone; the arguments are the descriptors of channel and order. */
+    /** Serves until the driver is gone; gets the descriptors of channel, order and alarm. */
     public static void main(String[] arguments) throws ReflectiveOperationException, IOException {
         Channel channel = new Channel(Integer.parseInt(arguments[0]));
-        Loop loop = new Loop(channel, Path.of("/dev/fd/" + arguments[1]));
+        Channel alarm = new Channel(Integer.parseInt(arguments[2]));
+        Loop loop = new Loop(channel, Path.of("/dev/fd/" + arguments[1]), alarm);
         Signal.handle(new Signal("INT"), loop);
+        Thread guard = new Thread(loop, "guard");
+        guard.setDaemon(true);
+        guard.start();
         String line = channel.readLine();
         while (line != null) {
             if (line.equals("go")) {
@@ -42,9 +48,22 @@ final class Loop implements SignalHandler {
         Runtime.getRuntime().halt(0);
     }
 
+    /** Nothing: were the signal ignored instead, child processes would ignore it, too. */
     @Override
-    public void handle(Signal signal) {
-        session.interrupt();
+    public void handle(Signal signal) {}
+
+    /** Watches the alarm. */
+    @Override
+    public void run() {
+        try {
+            String line = alarm.readLine();
+            while (line != null) {
+                session.interrupt(Long.parseLong(line.substring(line.indexOf(' ') + 1)));
+                line = alarm.readLine();
+            }
+        } catch (IOException | NumberFormatException error) {
+            // User code can close or fill it; then it is killed instead of interrupted.
+        }
     }
 
     private void execute() throws IOException {

@@ -23,7 +23,7 @@ final class Session implements ExecutionControlProvider {
     private final JShell shell;
     private final SourceCodeAnalysis analysis;
     private final ErrorReport report;
-    /** The running execution; 0 for none. */
+    /** The number of the running execution, as the driver counts them; 0 for none. */
     private volatile long running;
     private volatile long interrupted;
     private long count;
@@ -55,9 +55,8 @@ final class Session implements ExecutionControlProvider {
         running = count;
     }
 
-    /** Stops what runs, again and again until it has ended; called in another thread. */
-    void interrupt() {
-        long stopped = running;
+    /** Stops an execution if it runs, again and again until it has ended; called by the guard. */
+    void interrupt(long stopped) {
         interrupted = stopped;
         while (stopIfRunning(stopped)) {
             try {

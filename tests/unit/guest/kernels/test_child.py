@@ -71,7 +71,7 @@ def test_a_program_and_an_alarm_are_there_if_they_are_wanted() -> None:
     line = 'read x <&$A; echo "$x $(cat /dev/fd/$P)" >&$C; sleep 60'
     with child_of(Shell(line, program=b"source", has_alarm=True)) as child:
         child.raise_alarm()
-        assert lines_of(child, 1) == [b"stop source"]
+        assert lines_of(child, 1) == [b"stop 0 source"]
     with child_of(Shell('echo "${P-none} ${A-none}" >&$C; sleep 60')) as child:
         assert lines_of(child, 1) == [b"none none"]
 

@@ -11,7 +11,7 @@ from headrace_guest.kernels.java import Java
 
 CLASSES = Path(headrace_guest.__file__).with_name("kernels") / "java_loop"
 SCRIPT = Path(__file__).parents[4] / "scripts" / "compile-java"
-ENDS = Ends(channel=7, order=8, program=9)
+ENDS = Ends(channel=7, order=8, program=9, alarm=10)
 
 
 def test_the_archive_has_the_classes_and_says_what_they_need() -> None:
@@ -31,7 +31,7 @@ def test_the_archive_is_the_same_each_time() -> None:
 def test_the_loop_is_read_from_memory() -> None:
     command = Java("/usr/bin/java").command(ENDS)
     assert command[0] == "/usr/bin/java"
-    assert command[-4:] == ["-jar", "/dev/fd/9", "7", "8"]
+    assert command[-5:] == ["-jar", "/dev/fd/9", "7", "8", "10"]
 
 
 def test_an_order_is_fields_that_end_with_nul_and_the_code() -> None:
