@@ -1,5 +1,7 @@
 """A Java context behaves as people know it from JShell."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -9,7 +11,7 @@ from headrace.model.specs import ExecutionRequest, Language
 from tests.support.running import Outcome, run_process, run_python
 
 
-async def run(sandbox: Sandbox, code: str, **request: object) -> Outcome:
+async def run(sandbox: Sandbox, code: str, **request: Any) -> Outcome:
     """Run code in the default Java context."""
     return await run_python(sandbox, code, language=Language.JAVA, **request)
 
