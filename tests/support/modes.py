@@ -1,5 +1,6 @@
 """In which mode the tests run, and which of them cannot run in it (tests/not-run.toml)."""
 
+import functools
 import os
 import platform
 import re
@@ -37,6 +38,7 @@ def _is_missing(program: str) -> bool:
     return shutil.which(program, path=SEARCH_PATH) is None
 
 
+@functools.cache
 def _lacks_javac_17() -> bool:
     compiler = shutil.which("javac")
     if compiler is None:
@@ -89,7 +91,7 @@ class NotRunList:
 
     def excuse_for_test(self, test_id: str) -> str | None:
         """Give the reason why a test cannot run here, or None."""
-        found = (entry for entry in self.tests if entry.holds() and entry.covers(test_id))
+        found = (entry for entry in self.tests if entry.covers(test_id) and entry.holds())
         return next((entry.reason for entry in found), None)
 
 
