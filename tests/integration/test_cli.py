@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
+from headrace.cli import group
 from tests.support.modes import Mode
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
@@ -507,16 +509,25 @@ def test_the_streaming_example_keeps_its_order() -> None:
     ]
 
 
+def options_of(command: click.Command) -> set[str]:
+    """Give the long options of a command and of all below it."""
+    found = {word for each in command.params for word in each.opts if word.startswith("--")}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        below = [command.get_command(context, name) for name in command.list_commands(context)]
+        found.update(*(options_of(each) for each in below if each is not None))
+    return found
+
+
 def test_the_documents_name_only_options_that_exist() -> None:
-    said = headrace("run", "--help").stdout.decode()
-    offered = set(re.findall(r"--[a-z]+", said)) | {"--json"}
+    offered = options_of(group.headrace) | {"--help"}
     documents = [Path(__file__).parents[2] / name for name in ("README.md", "docs/cli.md")]
     named = {
         option
         for document in documents
         for line in document.read_text().splitlines()
-        if "headrace run" in line or line.startswith("| `--")
-        for option in re.findall(r"--[a-z]+", line)
+        if "headrace " in line or line.startswith("| `--")
+        for option in re.findall(r"(?<!-)--[a-z][a-z-]*", line)
     }
 
     assert named <= offered

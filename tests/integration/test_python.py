@@ -3,7 +3,7 @@
 import pytest
 
 from headrace.engine.sandbox import Sandbox
-from headrace.model.errors import ContextNotFoundError, InvalidRequestError
+from headrace.model.errors import ContextNotFoundError
 from headrace.model.events import (
     CodeRaised,
     ExecutionStarted,
@@ -194,11 +194,6 @@ async def test_an_unknown_context_is_refused_and_changes_nothing(sandbox: Sandbo
     with pytest.raises(ContextNotFoundError, match="nonsense"):
         await sandbox.execute(ExecutionRequest("1", context_id=unknown))
     assert (await run_python(sandbox, "1")).events[0].seq == 1
-
-
-async def test_a_language_without_a_driver_says_so(sandbox: Sandbox) -> None:
-    with pytest.raises(InvalidRequestError, match="java"):
-        await sandbox.execute(ExecutionRequest("1", language=Language.JAVA))
 
 
 async def test_restart_gives_fresh_state(sandbox: Sandbox) -> None:
