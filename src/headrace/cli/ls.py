@@ -35,7 +35,7 @@ def command(
     if as_json:
         print(json.dumps({"sandboxes": [dataclasses.asdict(info) for info in found]}))
     elif sys.stdout.isatty():
-        _print_table(found)
+        print_table(found)
     else:
         for row in map(as_row, found):
             print("\t".join(row))
@@ -60,7 +60,8 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
-def _print_table(found: Iterable[SandboxInfo]) -> None:
+def print_table(found: Iterable[SandboxInfo], width: int | None = None) -> None:
+    """Print a table for people, as wide as the terminal unless told otherwise."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,4 +69,4 @@ def _print_table(found: Iterable[SandboxInfo]) -> None:
     table = Table(*_COLUMNS)
     for info in found:
         table.add_row(*map(Text, as_row(info)))
-    Console().print(table)
+    Console(width=width).print(table)

@@ -189,7 +189,7 @@ class Front:
                 error = self._check_origin(seen.origin, own)
                 if error is not None:
                     return error_response(error, scope)
-            elif cors:
+            elif cors and target.part is Part.NATIVE:
                 exchange.add(cors.headers(seen.origin))
                 if seen.preflight and scope["method"] == "OPTIONS":
                     return cors.preflight()

@@ -59,7 +59,7 @@ class ServerTopic(Topic):
     trusted_proxies: Names = _setting(
         (), "Addresses or networks whose `X-Forwarded-*` are believed; `unix` for the socket."
     )
-    cors_origins: Names = _setting((), "Origins of web pages that may use the API, or `*`.")
+    cors_origins: Names = _setting((), "Origins of web pages that may use the native API, or `*`.")
     api_keys: Secrets = _setting(
         (), "API keys, each `key` or `tenant:key`; without any, one is made."
     )

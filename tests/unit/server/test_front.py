@@ -286,6 +286,14 @@ async def test_a_named_page_is_told_what_it_may() -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
+async def test_the_pages_of_one_dialect_are_told_nothing_by_the_others() -> None:
+    service = Service(cors_origins=PAGE)
+
+    for path in ("/health", "/sandboxes", "/hopx/v1/sandboxes"):
+        answer = await service.get(path, origin=PAGE)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 # --- ends -------------------------------------------------------------------------------------
 
 
