@@ -19,7 +19,7 @@ from headrace.model.events import OutputWritten
 
 _DELAYS = "import time\nfor _ in range({count}):\n    print(time.time()); time.sleep(0.002)"
 _PATIENCE = 60.0
-_REFILL = 0.05
+_REFILL = 0.2
 """Seconds in which the pool is refilled, so that this does not run into the next sample."""
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 _PRINTED = re.compile(rb'"type":"stdout".*?"text":"([\d.\\n]*)"')
