@@ -73,6 +73,8 @@ _MOVES: Mapping[ContextState, frozenset[ContextState]] = {
     ContextState.DEAD: frozenset({ContextState.RESTARTING}),
 }
 
+_PAUSABLE = frozenset({ContextState.IDLE, ContextState.BUSY, ContextState.DEAD})
+
 
 @dataclass(frozen=True, slots=True)
 class ContextSettings:
@@ -121,6 +123,7 @@ class Context:
         self._failure = "it was never started"
         self._restart: _Restart | None = None
         self._wake = anyio.Event()
+        self._moved = anyio.Event()
         self._first_start = anyio.Event()
         self._limit: TimeLimit | None = None
         self._closed: str | None = None
@@ -206,9 +209,14 @@ class Context:
         finally:
             self._stopped.set()
 
+    async def await_pausable(self) -> None:
+        """Wait until no kernel is being started or stopped."""
+        while self.state not in _PAUSABLE:
+            await self._moved.wait()
+
     def check_pausable(self) -> None:
         """Raise WrongStateError while a kernel is being started or stopped."""
-        if self.state not in (ContextState.IDLE, ContextState.BUSY, ContextState.DEAD):
+        if self.state not in _PAUSABLE:
             raise WrongStateError(f"the context {self.id} is {self.state}; try again", id=self.id)
 
     def pause(self) -> None:
@@ -259,6 +267,7 @@ class Context:
             await kernel.aclose()
         self._end_restart(WrongStateError(f"the context {self.id} has ended: {self._closed}"))
         self.state = ContextState.DEAD
+        self._moved.set()
         self._first_start.set()
 
     # --- for executions and kernels -----------------------------------------------------------
@@ -452,6 +461,8 @@ class Context:
         if state not in _MOVES[self.state]:
             raise AssertionError(f"a context cannot go from {self.state} to {state}")
         self.state = state
+        moved, self._moved = self._moved, anyio.Event()
+        moved.set()
 
     def _end_restart(self, error: HeadraceError | None) -> None:
         restart, self._restart = self._restart, None

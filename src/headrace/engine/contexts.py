@@ -134,6 +134,11 @@ class Contexts:
         for context in self._contexts.values():
             context.kernel_exited(notice)
 
+    async def await_pausable(self) -> None:
+        """Wait until no kernel is being started or stopped."""
+        for context in self.list():
+            await context.await_pausable()
+
     def check_pausable(self) -> None:
         """Raise WrongStateError while a kernel is being started or stopped."""
         for context in self._contexts.values():

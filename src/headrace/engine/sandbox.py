@@ -47,15 +47,18 @@ from headrace.model.ids import ContextId, ExecutionId, ProcessId, SandboxId, Wat
 from headrace.model.records import EXECUTION_CODEC
 from headrace.model.specs import (
     HOME,
+    MAX_TIMEOUT,
     ContextSpec,
     ExecutionRequest,
     Language,
     ProcessRequest,
     SandboxSpec,
+    TimeoutAction,
     check_positive,
 )
 
 _KILL_TIMEOUT = 30.0
+_PAUSABLE_TIMEOUT = 5.0
 _ENGINE_CLOSED = "the engine was closed"
 
 _logger = logging.getLogger(__name__)
@@ -281,19 +284,29 @@ class Sandbox:
         self.created_at = self._services.clock.now()
         self._set_lifetime(spec.limits.lifetime)
 
-    async def pause(self) -> None:
+    async def extend(self, seconds: float) -> None:
+        """Let the sandbox live at least that long from now; a later deadline stays."""
+        check_positive("timeout", seconds)
+        self._check_alive()
+        if self._services.clock.monotonic() + seconds > self.ends_at:
+            self._set_lifetime(seconds)
+
+    async def pause(self, *, stops_lifetime: bool = False) -> None:
         """Stop everything inside where it stands, and the clocks of all time limits with it.
 
-        Raises WrongStateError while a kernel is being started or interrupted. The deadline of
-        the sandbox itself stays.
+        A kernel that is being started or interrupted is waited for; raises WrongStateError if
+        that takes longer than some seconds. The deadline of the sandbox itself stays, unless
+        ``stops_lifetime``: then it is kept for `MAX_TIMEOUT` until somebody resumes it, and gives
+        it a deadline.
         """
-        inside = self._check_running()
-        self._contexts.check_pausable()
+        inside = await self._await_pausable()
         await self._launcher.freeze(self.id)
         if self.state is SandboxState.RUNNING:
             self._move(SandboxState.PAUSED)
             self._contexts.pause()
             inside.processes.pause()
+            if stops_lifetime:
+                self._set_lifetime(MAX_TIMEOUT)
 
     async def resume(self) -> None:
         """Go on; raises WrongStateError unless the sandbox is paused."""
@@ -314,7 +327,14 @@ class Sandbox:
         raise DeadlineError(f"the sandbox {self.id} did not end within {_KILL_TIMEOUT:g} s")
 
     async def expire(self) -> None:
-        """End it because its deadline has come."""
+        """End it because its deadline has come, or pause it if that was asked for."""
+        if self.spec.on_timeout is TimeoutAction.PAUSE and self.state is SandboxState.RUNNING:
+            try:
+                await self.pause(stops_lifetime=True)
+            except HeadraceError as error:
+                _logger.warning("sandbox %s not paused: %s", self.id, error.message)
+            else:
+                return
         await self.kill(f"its lifetime of {self._lifetime:g} s was over")
 
     async def await_ready(self) -> None:
@@ -439,6 +459,14 @@ class Sandbox:
             return False
         before, self._oom_kills = self._oom_kills, stats.oom_kills or 0
         return self._oom_kills > before
+
+    async def _await_pausable(self) -> _Inside:
+        self._check_running()
+        with anyio.move_on_after(_PAUSABLE_TIMEOUT):
+            await self._contexts.await_pausable()
+        inside = self._check_running()
+        self._contexts.check_pausable()
+        return inside
 
     def _end(self, detail: str) -> None:
         if self.end_detail is None:

@@ -101,15 +101,27 @@ class Limits:
                 )
 
 
+class TimeoutAction(StrEnum):
+    """What becomes of a sandbox at its deadline."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """A sandbox that somebody wants. For every tenant but its own it does not exist."""
+    """A sandbox that somebody wants. For every tenant but its own it does not exist.
+
+    ``on_timeout`` is what happens at its deadline, ``auto_resume`` whether traffic may wake it.
+    """
 
     template: str = DEFAULT_TEMPLATE
     limits: Limits = field(default_factory=Limits)
     env: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     tenant: str = DEFAULT_TENANT
+    on_timeout: TimeoutAction = TimeoutAction.KILL
+    auto_resume: bool = False
 
     def __post_init__(self) -> None:
         check_env(self.env)

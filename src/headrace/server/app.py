@@ -1,9 +1,12 @@
 """Puts the service together: settings, engine and keys become one application per listener."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Protocol
 
 from headrace.adapters.base import Access, ASGIApp, Receive, Scope, Send
+from headrace.adapters.e2b.app import E2bApp, render_port_error
+from headrace.adapters.e2b.settings import E2bSettings
 from headrace.adapters.native.answers import Answer
 from headrace.adapters.native.app import NativeSettings
 from headrace.adapters.native.app import make_app as make_native_app
@@ -28,7 +31,6 @@ class Figures(RequestMeter, Protocol):
 
 
 _TITLES = {
-    Part.E2B: "E2B's API",
     Part.HOPX: "HopX's API",
     Part.CLOUDFLARE: "Cloudflare's API",
     Part.AGB: "AGB's API",
@@ -51,10 +53,23 @@ def make_front(
     )
     parts: dict[Part, ASGIApp] = {part: _missing(part) for part in Part}
     parts[Part.NATIVE] = make_native_app(access, engine.report, ports, native_settings)
-    parts[Part.PORT] = _PortHosts(engine, ports)
+    parts[Part.E2B] = e2b = _make_e2b_app(settings, engine, access)
+    parts[Part.PORT] = _PortHosts(engine, ports, e2b)
     parts[Part.HEALTH] = _Health(engine, phase)
     parts[Part.METRICS] = _MetricsPage(metrics, access, is_open=is_private(server))
     return Front(parts, make_rules(server), phase, metrics)
+
+
+def _make_e2b_app(settings: Settings, engine: Engine, access: Access) -> E2bApp:
+    server = settings.server
+    chosen = E2bSettings(
+        domain=settings.e2b.domain,
+        debug=settings.e2b.debug,
+        max_body=int(server.max_body),
+        max_upload=None if server.max_upload is None else int(server.max_upload),
+    )
+    ports = make_ports_app(access, render_port_error)
+    return E2bApp(access, engine, ports, secrets.token_bytes(32), chosen)
 
 
 def make_rules(server: ServerTopic) -> Rules:
@@ -87,14 +102,23 @@ def _missing(part: Part) -> ASGIApp:
 
 
 class _PortHosts:
-    """Servers in sandboxes by their host names; whoever knows the name may connect."""
+    """Servers in sandboxes by their host names; whoever knows the name may connect.
 
-    def __init__(self, engine: Engine, ports: ASGIApp) -> None:
+    Two ports are those of a dialect, and a sandbox of that dialect may be closed to the public.
+    """
+
+    def __init__(self, engine: Engine, ports: ASGIApp, e2b: E2bApp) -> None:
         self._engine = engine
         self._ports = ports
+        self._e2b = e2b
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         target: Target = scope["headrace.target"]
+        if self._e2b.claims(target.sandbox or "", target.port):
+            await self._e2b.serve_host(
+                scope, receive, send, sandbox_id=target.sandbox or "", port=target.port
+            )
+            return
         try:
             sandbox = self._engine.find(target.sandbox or "")
         except SandboxNotFoundError:

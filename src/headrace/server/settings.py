@@ -3,6 +3,7 @@
 Nothing is read here; `headrace.server.configuration` does that, once at the start.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,12 +11,19 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Se
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.engine.config import GENEROUS, EngineConfig
-from headrace.model.specs import MIB, Limits
+from headrace.model.specs import DEFAULT_TEMPLATE, MIB, Limits
 
 PREFIX = "HEADRACE_"
 DELIMITER = "__"
 MAIN_TOPIC = "server"
 """The topic that may be left out of names: HEADRACE_PORT is HEADRACE_SERVER__PORT."""
+
+TEMPLATE_ALIASES: Mapping[str, str] = {
+    "base": DEFAULT_TEMPLATE,
+    "code-interpreter-v1": DEFAULT_TEMPLATE,
+    "mcp-gateway": DEFAULT_TEMPLATE,
+}
+"""The names by which SDKs of other vendors ask for the template, without their users knowing."""
 
 _DEFAULTS = Limits()
 
@@ -153,6 +161,24 @@ class LogsTopic(Topic):
     format: Literal["text", "json"] = _setting("text", "Lines for people, or JSON for programs.")
 
 
+class E2bTopic(Topic):
+    """The dialect of E2B."""
+
+    domain: str | None = _setting(
+        None,
+        "The name below which servers in sandboxes have host names, as clients are told; without "
+        "it that of the request.",
+    )
+    cors_origins: Names = _setting(
+        (), "Origins of web pages that may use E2B's SDK with this service, or `*`."
+    )
+    debug: bool = _setting(
+        False,
+        "Have one sandbox for SDKs in debug mode, which show no key: whoever reaches the service "
+        "may use it.",
+    )
+
+
 class Settings(BaseSettings):
     """All settings of one service, checked."""
 
@@ -162,6 +188,7 @@ class Settings(BaseSettings):
     engine: EngineTopic = EngineTopic()
     limits: LimitsTopic = LimitsTopic()
     logs: LogsTopic = LogsTopic()
+    e2b: E2bTopic = E2bTopic()
 
     @classmethod
     def settings_customise_sources(
@@ -223,6 +250,7 @@ def engine_settings(settings: Settings) -> dict[str, Any]:
         "interrupt_grace": engine.interrupt_grace,
         "default_limits": settings.default_limits,
         "max_limits": settings.max_limits,
+        "template_aliases": TEMPLATE_ALIASES,
     }
     if engine.python_prefix is not None:
         chosen["python_prefix"] = engine.python_prefix

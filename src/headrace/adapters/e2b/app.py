@@ -1,0 +1,240 @@
+"""The application of this dialect: which plane a request is for, and whether it may.
+
+The data plane is told by the header ``E2b-Sandbox-Id``, by a host name, or by a signature in the
+URL of a file; everything else is the control plane.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from headrace.adapters.base import Access, ASGIApp, Message, Receive, Scope, Send, note
+from headrace.adapters.e2b.access import SignedUrl, Tokens
+from headrace.adapters.e2b.answers import Answer
+from headrace.adapters.e2b.call import Call, ControlCall
+from headrace.adapters.e2b.control.routes import ROUTES as CONTROL_ROUTES
+from headrace.adapters.e2b.debugging import DEBUG_SANDBOX, DebugSandbox
+from headrace.adapters.e2b.envd.files import serve_signed
+from headrace.adapters.e2b.envd.service import serve as serve_agent
+from headrace.adapters.e2b.errors import (
+    ClientGoneError,
+    json_error,
+    port_closed,
+    sandbox_gone,
+    traffic_refused,
+    unknown_failure,
+)
+from headrace.adapters.e2b.exchange import Exchange, find_header
+from headrace.adapters.e2b.interpreter.service import serve as serve_interpreter
+from headrace.adapters.e2b.registry import Registry
+from headrace.adapters.e2b.routing import Router
+from headrace.adapters.e2b.settings import E2bSettings
+from headrace.engine.engine import Engine
+from headrace.engine.sandbox import Sandbox
+from headrace.model.errors import (
+    HeadraceError,
+    InvalidRequestError,
+    PortUnreachableError,
+    SandboxNotFoundError,
+    UnauthenticatedError,
+)
+
+AGENT_PORT = 49983
+INTERPRETER_PORT = 49999
+
+_LAST_PORT = 65535
+_OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
+
+
+def render_port_error(error: HeadraceError, scope: Scope) -> ASGIApp:
+    """Give the answer that tells of an error on the way to a server in a sandbox."""
+    if isinstance(error, PortUnreachableError):
+        sandbox: Sandbox = scope["headrace.sandbox"]
+        return port_closed(sandbox.id, scope["headrace.port"])
+    return json_error(error, scope)
+
+
+class E2bApp:
+    """Answers every request of this dialect.
+
+    ``ports`` passes a request on to a server in a sandbox and uses `render_port_error`; ``secret``
+    are at least 32 random bytes, from which the tokens of sandboxes are made.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        engine: Engine,
+        ports: ASGIApp,
+        secret: bytes,
+        settings: E2bSettings | None = None,
+    ) -> None:
+        self._access = access
+        self._ports = ports
+        self._settings = settings or E2bSettings()
+        self._registry = Registry(engine, Tokens(secret))
+        self._control: Router[ControlCall] = Router(CONTROL_ROUTES)
+        self._debug = DebugSandbox(engine) if self._settings.debug else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that came to the main origin."""
+        sandbox_id = find_header(scope, b"e2b-sandbox-id")
+        if sandbox_id is not None:
+            port = find_header(scope, b"e2b-sandbox-port") or str(AGENT_PORT)
+
+            async def work(exchange: Exchange) -> None:
+                await self._serve_port(exchange, sandbox_id, port, is_main_origin=True)
+
+        elif scope["type"] == "http" and scope["path"] == "/files":
+            work = self._serve_signed
+        else:
+            work = self._serve_control
+        await self._guard(work, scope, receive, send)
+
+    def claims(self, sandbox_id: str, port: int) -> bool:
+        """Say whether the host name of this port is for `serve_host`."""
+        return port in (AGENT_PORT, INTERPRETER_PORT) or self._registry.knows(sandbox_id)
+
+    async def serve_host(
+        self, scope: Scope, receive: Receive, send: Send, *, sandbox_id: str, port: int
+    ) -> None:
+        """Answer a request that came to the host name of a port of a sandbox."""
+
+        async def work(exchange: Exchange) -> None:
+            await self._serve_port(exchange, sandbox_id, str(port), is_main_origin=False)
+
+        await self._guard(work, scope, receive, send)
+
+    async def _guard(
+        self,
+        work: Callable[[Exchange], Awaitable[None]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        exchange = Exchange(
+            scope, receive, _only_head(send) if _is_head(scope) else send, self._settings
+        )
+        try:
+            await work(exchange)
+        except (ClientGoneError, _HeadSentError):
+            return
+        except HeadraceError as error:
+            await self._refuse(json_error(error, scope), exchange)
+        except Exception as error:  # noqa: BLE001 - logged, and told without its details
+            await self._refuse(json_error(unknown_failure(error, scope), scope), exchange)
+
+    @staticmethod
+    async def _refuse(answer: Answer, exchange: Exchange) -> None:
+        # Once an answer has begun all that is left is not to complete it: the client sees that.
+        if not exchange.status:
+            exchange.status = answer.status
+            await answer(exchange.scope, exchange.receive, exchange.send)
+
+    # --- the control plane --------------------------------------------------------------------
+
+    async def _serve_control(self, exchange: Exchange) -> None:
+        if exchange.scope["type"] == "websocket":
+            raise InvalidRequestError("there is no WebSocket at this path")
+        tenant = self._access.authenticate(_find_key(exchange))
+        note(exchange.scope, tenant=tenant.tenant)
+        route, path = self._control.find(exchange.method, exchange.scope["raw_path"])
+        await route.handler(ControlCall(exchange, tenant, self._registry, path))
+
+    # --- the data plane -----------------------------------------------------------------------
+
+    async def _serve_port(
+        self, exchange: Exchange, sandbox_id: str, port: str, *, is_main_origin: bool
+    ) -> None:
+        number = _read_port(port)
+        try:
+            sandbox, is_debug = await self._find(exchange, sandbox_id)
+        except SandboxNotFoundError:
+            await self._refuse(sandbox_gone(sandbox_id[:100]), exchange)
+            return
+        call = Call(exchange, sandbox, self._registry)
+        if number == AGENT_PORT and exchange.scope["type"] == "http":
+            await serve_agent(call, is_trusted=is_debug)
+        elif number == INTERPRETER_PORT and exchange.scope["type"] == "http":
+            await serve_interpreter(call, is_trusted=is_debug)
+        else:
+            await self._pass_on(call, number, is_main_origin=is_main_origin)
+
+    async def _find(self, exchange: Exchange, sandbox_id: str) -> tuple[Sandbox, bool]:
+        if self._debug is not None and sandbox_id == DEBUG_SANDBOX:
+            return await self._debug.find(), True
+        return await self._registry.find(sandbox_id, exchange.scope), False
+
+    async def _pass_on(self, call: Call, port: int, *, is_main_origin: bool) -> None:
+        """Hand a request over to a server in the sandbox, without what is for us only."""
+        scope, sandbox = call.exchange.scope, call.sandbox
+        is_public = self._registry.details(sandbox).is_public
+        if not is_public and not self._registry.has_traffic_token(sandbox, scope):
+            await self._refuse(traffic_refused(sandbox.id), call.exchange)
+            return
+        scope["headers"] = [each for each in scope["headers"] if each[0] not in _OURS]
+        scope["headrace.sandbox"] = sandbox
+        scope["headrace.port"] = port
+        scope["headrace.port_path"] = scope["path"]
+        scope["headrace.port_raw_path"] = scope["raw_path"]
+        scope["headrace.is_main_origin"] = is_main_origin
+        await self._ports(scope, call.exchange.receive, call.exchange.send)
+
+    async def _serve_signed(self, exchange: Exchange) -> None:
+        """Serve a URL that carries no header of ours: its signature says whose file it is."""
+        url = read_signed_url(exchange)
+        signer = self._registry.find_signer(url)
+        if signer is None:
+            raise UnauthenticatedError("invalid signature")
+        try:
+            sandbox = await self._registry.find(signer.id, exchange.scope)
+        except SandboxNotFoundError:
+            await exchange.give(sandbox_gone(signer.id))
+            return
+        await serve_signed(Call(exchange, sandbox, self._registry), url)
+
+
+def read_signed_url(exchange: Exchange) -> SignedUrl:
+    """Read what a URL to a file says of its signature."""
+    query = exchange.query()
+
+    def first(name: str) -> str | None:
+        values = query.get(name)
+        return values[0] if values else None
+
+    return SignedUrl(
+        path=first("path") or "",
+        operation="read" if exchange.method in ("GET", "HEAD") else "write",
+        username=first("username") or "",
+        signature=first("signature") or "",
+        expiration=first("signature_expiration"),
+    )
+
+
+class _HeadSentError(Exception):
+    """All that a HEAD request wants was sent."""
+
+
+def _is_head(scope: Scope) -> bool:
+    return bool(scope["type"] == "http" and scope["method"] == "HEAD")
+
+
+def _only_head(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        await send(message)
+        await send({"type": "http.response.body", "body": b""})
+        raise _HeadSentError
+
+    return send_head
+
+
+def _find_key(exchange: Exchange) -> str | None:
+    key = exchange.header(b"x-api-key")
+    if key is not None:
+        return key
+    scheme, _, credentials = (exchange.header(b"authorization") or "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else None
+
+
+def _read_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LAST_PORT):
+        raise InvalidRequestError(f"a port is a number from 1 to {_LAST_PORT}, got {text[:40]!r}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Between the engine and the wire, without I/O: one module for each surface."""

@@ -1,0 +1,1 @@
+"""What answers on port 49999 of a sandbox: contexts and the execution of code."""

@@ -1,0 +1,117 @@
+"""What this dialect remembers of a sandbox beyond what the engine knows, and how one is found.
+
+All of it lives as long as the sandbox, and in the node that owns it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from headrace.adapters.base import Scope, note
+from headrace.adapters.e2b.access import Purpose, SignedUrl, Tokens
+from headrace.adapters.e2b.exchange import find_header
+from headrace.engine.engine import Engine
+from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.model.errors import (
+    HeadraceError,
+    SandboxNotFoundError,
+    UnauthenticatedError,
+    WrongStateError,
+)
+
+DEFAULT_TIMEOUT = 300.0
+"""How many seconds a sandbox lives that asks for no time; also one that traffic woke."""
+
+
+@dataclass
+class Details:
+    """What a client said about a sandbox that only this dialect cares for.
+
+    ``network`` is its network object as it came, ``timeout`` the seconds it last asked for,
+    ``is_public`` whether its ports are for everybody who knows their names.
+    """
+
+    network: Mapping[str, Any] | None = None
+    allow_internet: bool | None = None
+    timeout: float = DEFAULT_TIMEOUT
+    is_public: bool = True
+    waking: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class Registry:
+    """Finds sandboxes for the data plane, whose requests carry no API key."""
+
+    def __init__(self, engine: Engine, tokens: Tokens) -> None:
+        self.tokens = tokens
+        self._engine = engine
+        self._details: dict[str, Details] = {}
+
+    def details(self, sandbox: Sandbox) -> Details:
+        """Give what is remembered of a living sandbox; it may be changed."""
+        found = self._details.get(sandbox.id)
+        if found is None:
+            self._forget_the_dead()
+            found = self._details[sandbox.id] = Details()
+        return found
+
+    def knows(self, sandbox_id: str) -> bool:
+        """Say whether this dialect has had to do with a sandbox."""
+        return sandbox_id in self._details
+
+    async def find(self, sandbox_id: str, scope: Scope) -> Sandbox:
+        """Give a running sandbox; one that may wake is woken.
+
+        Raises SandboxNotFoundError for everything else, a paused one included.
+        """
+        sandbox = self._engine.find(sandbox_id)
+        note(scope, sandbox_id=sandbox_id)
+        if sandbox.state is SandboxState.PAUSED and sandbox.spec.auto_resume:
+            await self._wake(sandbox)
+        if sandbox.state is not SandboxState.RUNNING:
+            raise SandboxNotFoundError(f"the sandbox {sandbox_id!r} is {sandbox.state}")
+        return sandbox
+
+    def check_agent_token(self, sandbox: Sandbox, scope: Scope) -> None:
+        """Raise UnauthenticatedError unless the request has the token of the sandbox's agent."""
+        presented = find_header(scope, b"x-access-token")
+        if not self.tokens.is_good(Purpose.AGENT, sandbox.id, presented):
+            raise UnauthenticatedError("unauthorized access, please provide a valid access token")
+
+    def has_any_token(self, sandbox: Sandbox, scope: Scope) -> bool:
+        """Say whether the request has one of the two tokens of the sandbox."""
+        agent = find_header(scope, b"x-access-token")
+        return self.has_traffic_token(sandbox, scope) or self.tokens.is_good(
+            Purpose.AGENT, sandbox.id, agent
+        )
+
+    def has_traffic_token(self, sandbox: Sandbox, scope: Scope) -> bool:
+        """Say whether the request has the token that opens ports that are not public."""
+        presented = find_header(scope, b"e2b-traffic-access-token")
+        return self.tokens.is_good(Purpose.TRAFFIC, sandbox.id, presented)
+
+    def find_signer(self, url: SignedUrl) -> Sandbox | None:
+        """Give the sandbox with whose token a URL was signed: all are tried."""
+        for sandbox in self._engine.list():
+            if url.is_signed_with(self.tokens.make(Purpose.AGENT, sandbox.id)):
+                return sandbox
+        return None
+
+    async def _wake(self, sandbox: Sandbox) -> None:
+        details = self.details(sandbox)
+        async with details.waking:
+            if sandbox.state is not SandboxState.PAUSED:
+                return
+            try:
+                await sandbox.resume()
+                await sandbox.set_timeout(details.timeout)
+            except WrongStateError:
+                return
+            except HeadraceError as error:
+                raise SandboxNotFoundError(f"it could not be woken: {error.message}") from error
+
+    def _forget_the_dead(self) -> None:
+        living = {sandbox.id for sandbox in self._engine.list()}
+        for sandbox_id in self._details.keys() - living:
+            del self._details[sandbox_id]

@@ -1,0 +1,1 @@
+"""Requests exactly as they come: one module for each surface."""
