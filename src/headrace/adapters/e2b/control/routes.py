@@ -1,6 +1,7 @@
 """The table of the control plane."""
 
 from headrace.adapters.e2b.call import ControlCall
+from headrace.adapters.e2b.control import sandboxes, templates
 from headrace.adapters.e2b.routing import Route
 
-ROUTES: tuple[Route[ControlCall], ...] = ()
+ROUTES: tuple[Route[ControlCall], ...] = (*sandboxes.ROUTES, *templates.ROUTES)

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 
 from headrace.adapters.e2b.answers import Answer, json_answer
 from headrace.adapters.e2b.call import Call
+from headrace.adapters.e2b.envd import filesystem, processes, status, watchers
 from headrace.adapters.e2b.envd.files import serve_files
 from headrace.adapters.e2b.envd.rpc import Method, call_method
-from headrace.adapters.e2b.errors import json_error
 from headrace.model.errors import NotFoundError, UnauthenticatedError
 
-METHODS: Mapping[str, Method] = {}
+METHODS: Mapping[str, Method] = {
+    **processes.METHODS,
+    **filesystem.METHODS,
+    **watchers.METHODS,
+}
 """Every RPC method by its path."""
 
 
@@ -29,7 +33,10 @@ async def serve(call: Call, *, is_trusted: bool) -> None:
             await exchange.give(json_answer({"code": 401, "message": error.message}, 401))
             return
     method = METHODS.get(exchange.path)
+    page = status.PAGES.get(exchange.path)
     if method is not None:
         await call_method(call, method)
+    elif page is not None and exchange.method == "GET":
+        await page(call)
     else:
-        await exchange.give(json_error(NotFoundError("there is nothing here"), exchange.scope))
+        raise NotFoundError(f"there is nothing at {exchange.path[:100]!r}")

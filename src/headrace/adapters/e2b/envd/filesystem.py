@@ -1,0 +1,7 @@
+"""Files and directories over RPC."""
+
+from collections.abc import Mapping
+
+from headrace.adapters.e2b.envd.rpc import Method
+
+METHODS: Mapping[str, Method] = {}
