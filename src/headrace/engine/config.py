@@ -78,6 +78,7 @@ class EngineConfig:
     sandbox_start_timeout: float = 30.0
     kernel_start_timeout: float = 30.0
     verb_timeout: float = 15.0
+    pause_timeout: float = 5.0
     agent_timeout: float = 30.0
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class EngineConfig:
             "sandbox_start_timeout",
             "kernel_start_timeout",
             "verb_timeout",
+            "pause_timeout",
             "agent_timeout",
         ):
             check_positive(name, getattr(self, name))

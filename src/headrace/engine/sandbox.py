@@ -58,7 +58,6 @@ from headrace.model.specs import (
 )
 
 _KILL_TIMEOUT = 30.0
-_PAUSABLE_TIMEOUT = 5.0
 _ENGINE_CLOSED = "the engine was closed"
 
 _logger = logging.getLogger(__name__)
@@ -295,9 +294,9 @@ class Sandbox:
         """Stop everything inside where it stands, and the clocks of all time limits with it.
 
         A kernel that is being started or interrupted is waited for; raises WrongStateError if
-        that takes longer than some seconds. The deadline of the sandbox itself stays, unless
-        ``stops_lifetime``: then it is kept for `MAX_TIMEOUT` until somebody resumes it, and gives
-        it a deadline.
+        that takes longer than ``pause_timeout``. The deadline of the sandbox itself stays, unless
+        ``stops_lifetime``: then it is kept for `MAX_TIMEOUT`, or until whoever resumes it sets
+        another.
         """
         inside = await self._await_pausable()
         await self._launcher.freeze(self.id)
@@ -462,7 +461,7 @@ class Sandbox:
 
     async def _await_pausable(self) -> _Inside:
         self._check_running()
-        with anyio.move_on_after(_PAUSABLE_TIMEOUT):
+        with anyio.move_on_after(self._services.config.pause_timeout):
             await self._contexts.await_pausable()
         inside = self._check_running()
         self._contexts.check_pausable()

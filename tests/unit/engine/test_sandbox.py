@@ -26,11 +26,14 @@ from headrace.model.errors import (
 from headrace.model.events import FinishReason
 from headrace.model.ids import ContextId
 from headrace.model.specs import (
+    MAX_TIMEOUT,
     ContextSpec,
     ExecutionRequest,
     Language,
+    Limits,
     ProcessRequest,
     SandboxSpec,
+    TimeoutAction,
 )
 from tests.support.fakes import Channel, FakeAgent, FakeClock, FakeLauncher, open_fake_engine
 from tests.support.logs import count_descriptors, read_all, wait_until
@@ -255,7 +258,7 @@ async def test_a_running_sandbox_cannot_be_resumed(opened: tuple[Engine, FakeLau
 
 
 async def test_a_sandbox_is_not_paused_while_a_kernel_is_being_stopped(tmp_path: Path) -> None:
-    async with open_fake_engine(tmp_path, interrupt_grace=30.0) as (engine, _):
+    async with open_fake_engine(tmp_path, interrupt_grace=30.0, pause_timeout=0.05) as (engine, _):
         sandbox = await engine.create(SPEC)
         execution = await sandbox.execute(ExecutionRequest("stubborn"))
         await wait_until(lambda: execution.log.last_seq >= 1)
@@ -264,6 +267,84 @@ async def test_a_sandbox_is_not_paused_while_a_kernel_is_being_stopped(tmp_path:
         with pytest.raises(WrongStateError, match="interrupting"):
             await sandbox.pause()
         assert sandbox.state is SandboxState.RUNNING
+
+
+async def test_a_pause_waits_for_a_kernel_that_is_being_stopped(tmp_path: Path) -> None:
+    async with open_fake_engine(tmp_path, interrupt_grace=0.05, pause_timeout=30.0) as (engine, _):
+        sandbox = await engine.create(SPEC)
+        execution = await sandbox.execute(ExecutionRequest("stubborn"))
+        await wait_until(lambda: execution.log.last_seq >= 1)
+        await execution.interrupt()
+        await wait_until(lambda: sandbox.contexts[0].state is ContextState.INTERRUPTING)
+        await sandbox.pause()
+        assert sandbox.state is SandboxState.PAUSED
+        assert sandbox.contexts[0].state is ContextState.IDLE
+
+
+async def test_a_pause_that_is_waiting_ends_with_its_sandbox(tmp_path: Path) -> None:
+    async with open_fake_engine(tmp_path, interrupt_grace=30.0, pause_timeout=30.0) as (engine, _):
+        sandbox = await engine.create(SPEC)
+        execution = await sandbox.execute(ExecutionRequest("stubborn"))
+        await wait_until(lambda: execution.log.last_seq >= 1)
+        await execution.interrupt()
+        await wait_until(lambda: sandbox.contexts[0].state is ContextState.INTERRUPTING)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sandbox.kill)
+            with pytest.raises(WrongStateError, match="the sandbox was killed"):
+                await sandbox.pause()
+
+
+async def test_a_pause_can_stop_the_lifetime(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with open_fake_engine(tmp_path, clock=clock) as (engine, _):
+        sandbox = await engine.create(SPEC)
+        await sandbox.await_ready()
+        await sandbox.pause(stops_lifetime=True)
+        clock.advance(MAX_TIMEOUT - 1)
+        await anyio.wait_all_tasks_blocked()
+        assert sandbox.state is SandboxState.PAUSED
+        clock.advance(2)
+        await wait_until(lambda: sandbox.state is SandboxState.KILLED)
+
+
+async def test_a_sandbox_can_pause_at_its_deadline_and_go_on_later(tmp_path: Path) -> None:
+    clock = FakeClock()
+    spec = SandboxSpec(on_timeout=TimeoutAction.PAUSE, limits=Limits(lifetime=100.0))
+    async with open_fake_engine(tmp_path, clock=clock) as (engine, launcher):
+        sandbox = await engine.create(spec)
+        await sandbox.await_ready()
+        for _ in range(2):
+            clock.advance(101)
+            await wait_until(lambda: sandbox.state is SandboxState.PAUSED)
+            assert launcher.sandboxes[sandbox.id].is_frozen
+            clock.advance(1000)
+            await sandbox.resume()
+            await sandbox.set_timeout(100.0)
+        assert sandbox.ends_at == clock.monotonic() + 100.0
+
+
+async def test_a_sandbox_that_cannot_pause_at_its_deadline_ends(tmp_path: Path) -> None:
+    clock = FakeClock()
+    spec = SandboxSpec(on_timeout=TimeoutAction.PAUSE)
+    async with open_fake_engine(tmp_path, clock=clock) as (engine, launcher):
+        sandbox = await engine.create(spec)
+        await sandbox.await_ready()
+        launcher.refusals["freeze"] = ("failed", "no freezer")
+        clock.advance(sandbox.spec.limits.lifetime + 1)
+        await wait_until(lambda: sandbox.state is SandboxState.KILLED)
+        assert sandbox.end_detail == "its lifetime of 3600 s was over"
+
+
+async def test_extending_never_shortens_a_life(opened: tuple[Engine, FakeLauncher]) -> None:
+    engine, _ = opened
+    sandbox = await engine.create(SPEC)
+    before = sandbox.ends_at
+    await sandbox.extend(10.0)
+    assert sandbox.ends_at == before
+    await sandbox.extend(7200.0)
+    assert sandbox.ends_at > before + 3000
+    with pytest.raises(InvalidRequestError, match="above 0"):
+        await sandbox.extend(0)
 
 
 async def test_a_paused_sandbox_can_be_killed(opened: tuple[Engine, FakeLauncher]) -> None:
