@@ -13,7 +13,12 @@ from headrace.adapters.native.app import make_app as make_native_app
 from headrace.adapters.native.errors import MethodNotAllowedError, error_response
 from headrace.adapters.ports.app import make_app as make_ports_app
 from headrace.engine.engine import Engine
-from headrace.model.errors import HeadraceError, NotFoundError, SandboxNotFoundError
+from headrace.model.errors import (
+    HeadraceError,
+    InvalidRequestError,
+    NotFoundError,
+    SandboxNotFoundError,
+)
 from headrace.server.cors import Cors
 from headrace.server.front import Front, Phase, RequestMeter, Rules
 from headrace.server.hosts import HostPolicy, TrustedProxies, check_url, is_loopback, split_host
@@ -53,11 +58,12 @@ def make_front(
     )
     parts: dict[Part, ASGIApp] = {part: _missing(part) for part in Part}
     parts[Part.NATIVE] = make_native_app(access, engine.report, ports, native_settings)
-    parts[Part.E2B] = e2b = _make_e2b_app(settings, engine, access)
+    e2b = _make_e2b_app(settings, engine, access)
+    parts[Part.E2B] = _by_host_or_path(e2b)
     parts[Part.PORT] = _PortHosts(engine, ports, e2b)
     parts[Part.HEALTH] = _Health(engine, phase)
     parts[Part.METRICS] = _MetricsPage(metrics, access, is_open=is_private(server))
-    return Front(parts, make_rules(server), phase, metrics)
+    return Front(parts, make_rules(settings), phase, metrics)
 
 
 def _make_e2b_app(settings: Settings, engine: Engine, access: Access) -> E2bApp:
@@ -72,14 +78,23 @@ def _make_e2b_app(settings: Settings, engine: Engine, access: Access) -> E2bApp:
     return E2bApp(access, engine, ports, secrets.token_bytes(32), chosen)
 
 
-def make_rules(server: ServerTopic) -> Rules:
+def make_rules(settings: Settings) -> Rules:
     """Read the settings about names; raises InvalidRequestError that names what is wrong."""
+    server = settings.server
+    if settings.e2b.debug and not is_private(server):
+        raise InvalidRequestError(
+            "e2b.debug lets everybody in who reaches the service; it needs a loopback server.host "
+            "and neither server.public_url nor server.trusted_proxies"
+        )
     url = server.public_url
     public_url = check_url("server.public_url", url) if url is not None else None
     return Rules(
         HostPolicy(server.host, public_url, server.host_names),
         TrustedProxies(server.trusted_proxies),
-        Cors(server.cors_origins),
+        {
+            Part.NATIVE: Cors(server.cors_origins),
+            Part.E2B: Cors(settings.e2b.cors_origins, "e2b.cors_origins", any_header=True),
+        },
         public_url,
     )
 
@@ -101,10 +116,22 @@ def _missing(part: Part) -> ASGIApp:
     return app
 
 
+def _by_host_or_path(e2b: E2bApp) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        target: Target = scope["headrace.target"]
+        if target.sandbox is None:
+            await e2b(scope, receive, send)
+        else:
+            sandbox_id, port = target.sandbox, target.port
+            await e2b.serve_host(scope, receive, send, sandbox_id=sandbox_id, port=port)
+
+    return app
+
+
 class _PortHosts:
     """Servers in sandboxes by their host names; whoever knows the name may connect.
 
-    Two ports are those of a dialect, and a sandbox of that dialect may be closed to the public.
+    A sandbox that a client of E2B's dialect made has that dialect's rules and answers.
     """
 
     def __init__(self, engine: Engine, ports: ASGIApp, e2b: E2bApp) -> None:
@@ -114,10 +141,9 @@ class _PortHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         target: Target = scope["headrace.target"]
-        if self._e2b.claims(target.sandbox or "", target.port):
-            await self._e2b.serve_host(
-                scope, receive, send, sandbox_id=target.sandbox or "", port=target.port
-            )
+        if target.sandbox is not None and self._e2b.knows(target.sandbox):
+            sandbox_id, port = target.sandbox, target.port
+            await self._e2b.serve_host(scope, receive, send, sandbox_id=sandbox_id, port=port)
             return
         try:
             sandbox = self._engine.find(target.sandbox or "")

@@ -11,6 +11,7 @@ from headrace.server.hosts import check_url
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = b"authorization, content-type, accept, last-event-id, range"
+_ANY_HEADER = b"authorization, *"
 _ANSWER_HEADERS = (
     b"location, headrace-execution-id, headrace-process-id, server-timing, x-request-id, "
     b"content-range, retry-after"
@@ -21,14 +22,26 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Cors:
-    """The origins that may use the API from web pages."""
+    """The origins that may use an API from web pages.
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    ``setting`` is where they are named. A dialect whose clients send headers of their own takes
+    ``any_header``.
+    """
+
+    def __init__(
+        self,
+        origins: Iterable[str],
+        setting: str = "server.cors_origins",
+        *,
+        any_header: bool = False,
+    ) -> None:
         names = set(origins)
+        self.setting = setting
+        self._request_headers = _ANY_HEADER if any_header else _REQUEST_HEADERS
         self._is_open = "*" in names
-        self._origins = {check_url("server.cors_origins", name) for name in names - {"*"}}
+        self._origins = {check_url(setting, name) for name in names - {"*"}}
         if self._is_open and self._origins:
-            raise InvalidRequestError("server.cors_origins: '*' stands alone")
+            raise InvalidRequestError(f"{setting}: '*' stands alone")
 
     def __bool__(self) -> bool:
         return self._is_open or bool(self._origins)
@@ -57,7 +70,7 @@ class Cors:
             204,
             headers=(
                 (b"access-control-allow-methods", _METHODS),
-                (b"access-control-allow-headers", _REQUEST_HEADERS),
+                (b"access-control-allow-headers", self._request_headers),
                 (b"access-control-max-age", _MAX_AGE),
             ),
         )

@@ -58,11 +58,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who may call the service by which name, and what it calls itself."""
+    """Who may call the service by which name, and what it calls itself.
+
+    ``cors`` has the parts of the service that pages of other origins may use.
+    """
 
     hosts: HostPolicy
     proxies: TrustedProxies
-    cors: Cors
+    cors: Mapping[Part, Cors]
     public_url: str | None = None
 
 
@@ -81,6 +84,9 @@ def read_header(headers: Iterable[tuple[bytes, bytes]]) -> Seen:
             seen.e2b_sandbox = value.decode("latin-1")
         elif name == b"access-control-request-method":
             seen.preflight = True
+        elif name == b"access-control-request-headers" and b"e2b-sandbox-id" in value.lower():
+            # A browser asks beforehand, without the header itself.
+            seen.e2b_sandbox = ""
         elif name.startswith(b"x-forwarded-"):
             # Proxies append; what the nearest one wrote is the last.
             seen.forwarded[name] = value.decode("latin-1").rpartition(",")[2].strip()
@@ -184,12 +190,12 @@ class Front:
     ) -> ASGIApp:
         """Apply what browsers need to be told; sandboxes with a host name do so by themselves."""
         if target.part is not Part.PORT:
-            cors = self._rules.cors
+            cors = self._rules.cors.get(target.part)
             if scope["type"] == "websocket":
                 error = self._check_origin(seen.origin, own)
                 if error is not None:
                     return error_response(error, scope)
-            elif cors and target.part is Part.NATIVE:
+            elif cors:
                 exchange.add(cors.headers(seen.origin))
                 if seen.preflight and scope["method"] == "OPTIONS":
                     return cors.preflight()
@@ -200,7 +206,8 @@ class Front:
         """Pages may open a WebSocket to anywhere; their browser only says where they are from."""
         if origin is None or origin.lower() in (own.lower(), self._rules.public_url):
             return None
-        if self._rules.cors and self._rules.cors.allows(origin):
+        native = self._rules.cors.get(Part.NATIVE)
+        if native and native.allows(origin):
             return None
         return PermissionDeniedError(
             f"pages of {origin[:_MAX_SHOWN]!r} may not open a WebSocket here; "
@@ -235,7 +242,7 @@ class Front:
         write(
             "request answered",
             method=method,
-            path=shown_path(scope["path"], target.part),
+            path=shown_path(scope["path"], Part.PORT if _is_passed_on(scope) else target.part),
             status=status,
             duration=round(seconds, 6),
             dialect=str(target.part),
@@ -252,6 +259,11 @@ def shown_path(path: str, part: Part) -> str:
     if part is Part.NATIVE:
         path = _PORT_PATH.sub(r"\1/…", path)
     return path if len(path) <= _MAX_SHOWN else path[:_MAX_SHOWN] + "…"
+
+
+def _is_passed_on(scope: Scope) -> bool:
+    """Say whether a request went on to a server in a sandbox, with its whole path."""
+    return scope.get("headrace.port_raw_path") == scope.get("raw_path")
 
 
 def _id(scope: Scope) -> str:

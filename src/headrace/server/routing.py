@@ -9,6 +9,7 @@ from headrace.model.ids import SandboxId
 
 _PORT_HOST = re.compile(r"([1-9][0-9]{0,4})-([a-z][a-z2-7]{25})\.", re.IGNORECASE)
 _AGENT_TOKEN = re.compile(r"bearer\s+hxt_[a-z][a-z2-7]{25}_", re.IGNORECASE)
+_E2B_PORTS = (49983, 49999)
 _CONTROL_PLANE = ("/sandboxes", "/templates", "/snapshots", "/volumes", "/secrets", "/v2", "/v3")
 
 
@@ -87,7 +88,8 @@ def _port_host(request: Request) -> Target | None:
     found = _PORT_HOST.match(request.host)
     if found is None or int(found[1]) > 65535:
         return None
-    return Target(Part.PORT, int(found[1]), SandboxId(found[2].lower()))
+    part = Part.E2B if int(found[1]) in _E2B_PORTS else Part.PORT
+    return Target(part, int(found[1]), SandboxId(found[2].lower()))
 
 
 def _agent_token(request: Request) -> Target | None:

@@ -63,7 +63,7 @@ def run(plan: Plan) -> int:
 
     Raises HeadraceError if it cannot come up.
     """
-    make_rules(plan.settings.server)  # refuses what is wrong before anything is made
+    make_rules(plan.settings)  # refuses what is wrong before anything is made
     return anyio.run(_live, plan, backend_options={"use_uvloop": True})
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headrace.server.app import is_private
-from headrace.server.settings import ServerTopic
+from headrace.model.errors import InvalidRequestError
+from headrace.server.app import is_private, make_rules
+from headrace.server.settings import ServerTopic, Settings
 from tests.support.serving import InProcessServer, open_server
 
 PATIENCE = 20.0
@@ -63,7 +64,6 @@ async def test_what_can_only_be_read_refuses_other_methods(
         ("/hopx/v1/x", "HopX"),
         ("/cloudflare/x", "Cloudflare"),
         ("/agb", "AGB"),
-        ("/v2/sandboxes", "E2B"),
         ("/mcp", "MCP"),
         ("/elsewhere", "nothing at this path"),
     ],
@@ -75,6 +75,18 @@ async def test_what_is_not_there_yet_is_named(
 
     assert answer.status_code == 404
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "server",
+    [{"host": "0.0.0.0"}, {"public_url": "https://a.example"}, {"trusted_proxies": "unix"}],
+)
+def test_debug_mode_is_refused_where_others_can_reach_the_service(server: dict[str, str]) -> None:
+    settings = Settings.model_validate({"server": server, "e2b": {"debug": True}})
+
+    with pytest.raises(InvalidRequestError, match=r"e2b\.debug"):
+        make_rules(settings)
+    assert make_rules(Settings.model_validate({"e2b": {"debug": True}}))
 
 
 # --- figures ----------------------------------------------------------------------------------

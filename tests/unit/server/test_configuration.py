@@ -8,7 +8,7 @@ from headrace.engine.config import GENEROUS, EngineConfig
 from headrace.model.errors import HeadraceError, InvalidRequestError
 from headrace.model.specs import MIB, Limits
 from headrace.server.configuration import Configuration, default_file, load, variable_of
-from headrace.server.settings import Settings, describe, engine_settings
+from headrace.server.settings import TEMPLATE_ALIASES, Settings, describe, engine_settings
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "settings.md"
@@ -254,7 +254,7 @@ def test_the_engine_gets_what_the_settings_say(tmp_path: Path) -> None:
 
 def test_the_defaults_of_the_engine_are_those_of_the_settings(tmp_path: Path) -> None:
     assert EngineConfig(tmp_path, tmp_path, **engine_settings(Settings())) == EngineConfig(
-        tmp_path, tmp_path
+        tmp_path, tmp_path, template_aliases=TEMPLATE_ALIASES
     )
 
 

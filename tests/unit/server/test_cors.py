@@ -23,6 +23,14 @@ def test_a_page_of_a_named_origin_is_welcome_and_no_other() -> None:
         assert cors.headers(other) == [(b"vary", b"origin")]
 
 
+def test_a_dialect_may_have_headers_of_its_own() -> None:
+    cors = Cors([PAGE], "e2b.cors_origins", any_header=True)
+
+    assert names(list(cors.preflight().headers))[b"access-control-allow-headers"].endswith(b"*")
+    with pytest.raises(InvalidRequestError, match=r"e2b\.cors_origins"):
+        Cors(["nonsense"], "e2b.cors_origins")
+
+
 def test_a_star_welcomes_all() -> None:
     assert names(Cors(["*"]).headers("https://any"))[b"access-control-allow-origin"] == b"*"
 

@@ -13,7 +13,7 @@ from headrace.adapters.base import note, origin, request_id
 from headrace.server.app import make_rules
 from headrace.server.front import Front, Phase, shown_path
 from headrace.server.routing import Listener, Part
-from headrace.server.settings import ServerTopic
+from headrace.server.settings import E2bTopic, ServerTopic, Settings
 
 ID = "abcdefghijklmnopqrstuvwxyz"
 PAGE = "https://page.example"
@@ -48,7 +48,8 @@ class Service:
         self.phase = Phase()
         self.fails = False
         parts = {part: self._make_part(part) for part in Part}
-        rules = make_rules(ServerTopic(**settings))
+        e2b = settings.pop("e2b", {})
+        rules = make_rules(Settings(server=ServerTopic(**settings), e2b=E2bTopic(**e2b)))
         self._front = Front(parts, rules, self.phase, self.meter)
 
     def _make_part(self, part: Part) -> Any:
@@ -292,6 +293,29 @@ async def test_the_pages_of_one_dialect_are_told_nothing_by_the_others() -> None
     for path in ("/health", "/sandboxes", "/hopx/v1/sandboxes"):
         answer = await service.get(path, origin=PAGE)
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_pages_of_the_dialect_of_e2b_have_a_setting_of_their_own() -> None:
+    service = Service(e2b={"cors_origins": PAGE})
+    asked: dict[str, Any] = {
+        "method": "OPTIONS",
+        "origin": PAGE,
+        "access_control_request_method": "POST",
+    }
+
+    sandbox = await service.get(
+        "/execute", access_control_request_headers="content-type, E2b-Sandbox-Id", **asked
+    )
+    control = await service.get("/v2/sandboxes", **asked)
+    host = await service.get("/execute", host=f"49999-{ID}.localhost", **asked)
+    done = await service.get("/execute", origin=PAGE, e2b_sandbox_id=ID)
+    native = await service.get(origin=PAGE)
+
+    for answer in (sandbox, control, host):
+        assert answer.status == 204
+        assert answer.headers["access-control-allow-headers"] == "authorization, *"
+    assert done.headers["access-control-allow-origin"] == PAGE
+    assert "access-control-allow-origin" not in native.headers
 
 
 # --- ends -------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ def test_each_row_takes_what_is_meant_for_it(row: str, request_: Request, target
     assert find_row(request_) == (row, target)
 
 
+@pytest.mark.parametrize("port", [49983, 49999])
+def test_two_ports_of_every_sandbox_are_those_of_a_dialect(port: int) -> None:
+    assert find_target(ask("/x", host=f"{port}-{ID}.localhost")) == Target(Part.E2B, port, ID)
+
+
 def test_every_row_of_the_table_has_a_test() -> None:
     assert [row.name for row in TABLE] == [row[0] for row in ROWS]
 

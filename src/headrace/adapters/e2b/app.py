@@ -89,9 +89,9 @@ class E2bApp:
             work = self._serve_control
         await self._guard(work, scope, receive, send)
 
-    def claims(self, sandbox_id: str, port: int) -> bool:
-        """Say whether the host name of this port is for `serve_host`."""
-        return port in (AGENT_PORT, INTERPRETER_PORT) or self._registry.knows(sandbox_id)
+    def knows(self, sandbox_id: str) -> bool:
+        """Say whether the names of all ports of this sandbox are for `serve_host`."""
+        return self._registry.knows(sandbox_id)
 
     async def serve_host(
         self, scope: Scope, receive: Receive, send: Send, *, sandbox_id: str, port: int
