@@ -4,7 +4,7 @@ Bytes go between file and pipe inside the kernel. A file that is written is comp
 was: nothing shows before the host said that all was sent.
 """
 # pathlib does not take bytes:
-# ruff: noqa: PTH103, PTH104, PTH108, PTH115, PTH116
+# ruff: noqa: PTH104, PTH108, PTH115, PTH116
 
 import contextlib
 import errno
@@ -14,7 +14,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headrace_guest.files import join, write_all
+from headrace_guest import attributes
+from headrace_guest.attributes import Attributes
+from headrace_guest.files import join, make_parents, write_all
 from headrace_guest.protocol import Json
 from headrace_guest.spawn import OperationError, operation_error, show
 
@@ -84,12 +86,16 @@ def _copy_piece(source: int, target: int, offset: int, size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """What is to be written; without ``mode`` a file keeps its own, and a new one gets 0644."""
+    """What is to be written; without ``mode`` a file keeps its own, and a new one gets 0644.
+
+    Without ``attributes`` a file keeps those that users noted.
+    """
 
     path: bytes
     mode: int | None = None
     create_parents: bool = False
     append: bool = False
+    attributes: Attributes | None = None
 
 
 def write_file(request: WriteRequest, data: int, may_commit: Callable[[], None]) -> dict[str, Json]:
@@ -99,6 +105,9 @@ def write_file(request: WriteRequest, data: int, may_commit: Callable[[], None])
     file, or raises. A symbolic link is followed; mode and owner of an existing file are kept.
     Appending goes to the file itself, so that others who hold it open see it grow. Where the
     directory does not let a file be replaced, the file's content is.
+
+    Attributes become the file's together with its bytes. If its file system can hold none, the
+    file is written all the same, and `not_supported` says so.
     """
     target = _follow(request.path)
     before = _look_at(target)
@@ -114,6 +123,8 @@ def write_file(request: WriteRequest, data: int, may_commit: Callable[[], None])
         raise operation_error(error, show(request.path)) from error
     finally:
         spool.close()
+    if spool.lacks_attributes:
+        raise attributes.unsupported(request.path, was_written=True)
     return {"size": size}
 
 
@@ -178,6 +189,8 @@ class _Spool:
         self._directory = _nearest(self._parent) if create_parents else self._parent
         self._name: bytes | None = None
         self._is_in_place = False
+        self.lacks_attributes = False
+        """Whether the file was to get attributes and its file system cannot hold any."""
         try:
             self.fd = self._open()
         except OSError as error:
@@ -221,12 +234,14 @@ class _Spool:
         if before is None:
             mode = 0o644
             if request.create_parents:
-                os.makedirs(self._parent, exist_ok=True)
+                make_parents(self._parent)
         else:
             mode = stat.S_IMODE(before.st_mode)
             if (before.st_uid, before.st_gid) != (own.st_uid, own.st_gid):
                 os.fchown(self.fd, before.st_uid, before.st_gid)
+            attributes.copy(self._target, self.fd)
         os.fchmod(self.fd, mode if request.mode is None else request.mode)
+        self._note(self.fd, request)
         if self._name is None:
             if before is None and self._take_free_name():
                 return
@@ -235,6 +250,10 @@ class _Spool:
             self._name = name
         os.rename(self._name, self._target)
         self._name = None
+
+    def _note(self, fd: int, request: WriteRequest) -> None:
+        wanted = request.attributes
+        self.lacks_attributes = wanted is not None and not attributes.replace(fd, wanted)
 
     def _take_free_name(self) -> bool:
         """Become the file at once if nothing has its name by now."""
@@ -257,6 +276,7 @@ class _Spool:
             if request.mode is not None:
                 os.fchmod(fd, request.mode)
             reserve(fd, before, size)
+            self._note(fd, request)
             copy_bytes(self.fd, fd, 0)
             os.ftruncate(fd, size)
         finally:
@@ -266,13 +286,14 @@ class _Spool:
     def append(self, request: WriteRequest) -> int:
         """Put the bytes at the end of the file; gives its size."""
         if request.create_parents:
-            os.makedirs(self._parent, exist_ok=True)
+            make_parents(self._parent)
         flags = os.O_WRONLY | os.O_APPEND | _OPEN | (0 if self._before else os.O_CREAT)
         fd = os.open(self._target, flags, 0o644)
         try:
             before = _check_regular(self._target, os.fstat(fd)).st_size
             if request.mode is not None:
                 os.fchmod(fd, request.mode)
+            self._note(fd, request)
             _append_bytes(self.fd, fd, before)
             return os.fstat(fd).st_size
         finally:

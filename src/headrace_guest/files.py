@@ -10,6 +10,7 @@ understood again when it comes back. Nothing here waits for a FIFO, a device or 
 # pathlib does not take bytes:
 # ruff: noqa: PTH101, PTH102, PTH103, PTH115
 
+import errno
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import NoReturn
 
+from headrace_guest import attributes
 from headrace_guest.protocol import Json
 from headrace_guest.spawn import OperationError, operation_error, show
 
@@ -82,22 +84,27 @@ def _read_database(path: str) -> dict[int, str]:
     return names
 
 
-def describe(path: bytes, names: Names | None = None) -> dict[str, Json]:
-    """Give one entry, not following a symbolic link; raises OSError."""
-    return _entry(path, os.lstat(path), names or Names())
+def describe(path: bytes, prefix: bytes | None = None) -> dict[str, Json]:
+    """Give one entry, not following a symbolic link; raises OSError.
+
+    It has attributes if it is said what their names begin with.
+    """
+    return _entry(path, os.lstat(path), Names(), prefix)
 
 
-def stat_path(path: bytes) -> dict[str, Json]:
+def stat_path(path: bytes, prefix: bytes | None = None) -> dict[str, Json]:
     """Give one entry; raises OperationError that names the path."""
     try:
-        return describe(path)
+        return describe(path, prefix)
     except OSError as error:
         raise operation_error(error, show(path)) from error
 
 
-def _entry(path: bytes, status: os.stat_result, names: Names) -> dict[str, Json]:
-    target, target_type = _target(path) if stat.S_ISLNK(status.st_mode) else (None, None)
-    return {
+def _entry(
+    path: bytes, status: os.stat_result, names: Names, prefix: bytes | None
+) -> dict[str, Json]:
+    target, reached = _target(path) if stat.S_ISLNK(status.st_mode) else (None, None)
+    entry: dict[str, Json] = {
         "path": tell(path),
         "name": tell(posixpath.basename(path) or path),
         "type": _type(status.st_mode),
@@ -107,8 +114,12 @@ def _entry(path: bytes, status: os.stat_result, names: Names) -> dict[str, Json]
         "group": names.group(status.st_gid),
         "modified": status.st_mtime,
         "target": target,
-        "target_type": target_type,
+        "target_type": None if reached is None else _type(reached),
+        "target_mode": None if reached is None else stat.S_IMODE(reached),
     }
+    if prefix is not None:
+        entry["attributes"] = dict[str, Json](attributes.read(path, prefix))
+    return entry
 
 
 def tell(name: bytes) -> str:
@@ -124,21 +135,26 @@ def _type(mode: int) -> str:
     return "symlink" if stat.S_ISLNK(mode) else "other"
 
 
-def _target(path: bytes) -> tuple[str | None, str | None]:
-    """Give where a symbolic link finally leads; the kernel follows it, with its own limits."""
+def _target(path: bytes) -> tuple[str | None, int | None]:
+    """Give where a symbolic link finally leads, and the mode of what is there.
+
+    The kernel follows it, with its own limits.
+    """
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return None, None
     try:
-        return tell(os.readlink(b"/proc/self/fd/%d" % fd)), _type(os.fstat(fd).st_mode)
+        return tell(os.readlink(b"/proc/self/fd/%d" % fd)), os.fstat(fd).st_mode
     except OSError:
         return None, None
     finally:
         os.close(fd)
 
 
-def list_directory(path: bytes, depth: int, data: int) -> dict[str, Json]:
+def list_directory(
+    path: bytes, depth: int, data: int, prefix: bytes | None = None
+) -> dict[str, Json]:
     """Write one line of JSON per entry below ``path``, a directory before what is in it.
 
     Entries are sorted by name in directories of fewer than 10,000; memory is bounded by that
@@ -158,7 +174,7 @@ def list_directory(path: bytes, depth: int, data: int) -> dict[str, Json]:
         child = join(directory, name)
         try:
             status = os.lstat(child)
-            lines.write(_entry(child, status, names))
+            lines.write(_entry(child, status, names, prefix))
             count += 1
             if stat.S_ISDIR(status.st_mode) and len(stack) < depth:
                 stack.append((child, _names(child)))
@@ -226,23 +242,51 @@ def write_all(fd: int, data: bytes | bytearray) -> None:
 def make_directory(
     path: bytes, *, mode: int | None, parents: bool, exist_ok: bool
 ) -> dict[str, Json]:
-    """Make a directory (0755 unless ``mode`` says otherwise), and those above if asked."""
+    """Make a directory (0755 unless ``mode`` says otherwise), and those above if asked.
+
+    What is there already is `already_exists` if it is a directory, else `not_a_directory`.
+    """
     try:
         if parents:
-            os.makedirs(posixpath.dirname(path), exist_ok=True)
+            make_parents(posixpath.dirname(path))
         os.mkdir(path, 0o755)
         if mode is not None:
             os.chmod(path, mode)
     except FileExistsError as error:
         if not posixpath.isdir(path):
             detail = f"{show(path)} exists and is not a directory"
-            raise OperationError("already_exists", detail) from error
+            raise OperationError("not_a_directory", detail) from error
         if not exist_ok:
             raise OperationError("already_exists", f"{show(path)} exists") from error
         return {"created": False}
     except OSError as error:
         raise operation_error(error, show(path)) from error
     return {"created": True}
+
+
+def make_parents(path: bytes) -> None:
+    """Make a directory and those above it that are missing; they belong to who asked.
+
+    Raises NotADirectoryError if something else is in the way, and any other OSError.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from error
+
+
+def disk_usage() -> dict[str, Json]:
+    """Give the size of the layer that the sandbox's files are written to, in bytes and in files.
+
+    Root may write to all of it and so may the user: nothing is kept back.
+    """
+    status = os.statvfs("/")
+    return {
+        "total": status.f_blocks * status.f_frsize,
+        "free": status.f_bavail * status.f_frsize,
+        "inodes": status.f_files,
+        "inodes_free": status.f_favail,
+    }
 
 
 def set_mode(path: bytes, mode: int) -> dict[str, Json]:

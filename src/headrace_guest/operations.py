@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from headrace_guest import contents, files, trees, watch
+from headrace_guest import attributes, contents, files, trees, watch
 from headrace_guest.loop import Loop
 from headrace_guest.protocol import Json, ProtocolError, take, take_int, take_optional_int
 from headrace_guest.spawn import (
@@ -63,18 +63,20 @@ def _prepare_write(message: Mapping[str, Any]) -> Work:
         mode=_take_mode(message),
         create_parents=take(message, "create_parents", bool),
         append=take(message, "append", bool),
+        attributes=attributes.take_attributes(message),
     )
     return lambda data, may_commit: contents.write_file(request, data, may_commit)
 
 
 def _prepare_list(message: Mapping[str, Any]) -> Work:
     path, depth = take_path(message), take_number(message, "depth", 1, 2**31)
-    return lambda data, _: files.list_directory(path, depth, data)
+    prefix = _take_prefix(message)
+    return lambda data, _: files.list_directory(path, depth, data, prefix)
 
 
 def _prepare_stat(message: Mapping[str, Any]) -> Work:
-    path = take_path(message)
-    return _plain(lambda: {"entry": files.stat_path(path)})
+    path, prefix = take_path(message), _take_prefix(message)
+    return _plain(lambda: {"entry": files.stat_path(path, prefix)})
 
 
 def _prepare_make_dir(message: Mapping[str, Any]) -> Work:
@@ -106,9 +108,31 @@ def _prepare_set_mode(message: Mapping[str, Any]) -> Work:
     return _plain(lambda: files.set_mode(path, mode))
 
 
+def _prepare_set_attributes(message: Mapping[str, Any]) -> Work:
+    path, wanted = take_path(message), attributes.take_attributes(message)
+    if wanted is None:
+        raise ProtocolError("attributes must be given")
+    prefix = wanted.prefix
+
+    def change() -> Mapping[str, Json]:
+        attributes.set_attributes(path, wanted)
+        return {"entry": files.stat_path(path, prefix)}
+
+    return _plain(change)
+
+
+def _prepare_disk_usage(_message: Mapping[str, Any]) -> Work:
+    return _plain(files.disk_usage)
+
+
 def _prepare_watch(message: Mapping[str, Any]) -> Work:
     path, recursive = take_path(message), take(message, "recursive", bool)
     return lambda data, _: watch.watch(path, recursive=recursive, data=data)
+
+
+def _take_prefix(message: Mapping[str, Any]) -> bytes | None:
+    key = "attributes_prefix"
+    return None if message.get(key) is None else attributes.take_prefix(message, key)
 
 
 def _take_mode(message: Mapping[str, Any]) -> int | None:
@@ -124,6 +148,8 @@ ACTIONS = {
     "move": Action(_prepare_move),
     "remove": Action(_prepare_remove),
     "set_mode": Action(_prepare_set_mode),
+    "set_attributes": Action(_prepare_set_attributes),
+    "disk_usage": Action(_prepare_disk_usage),
     "watch": Action(_prepare_watch, has_data=True, timeout=None),
 }
 

@@ -308,6 +308,7 @@ AGENT_ERRORS = (
     "permission_denied",
     "no_space",
     "too_large",
+    "not_supported",
     "invalid",
     "failed",
 )

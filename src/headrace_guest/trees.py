@@ -4,7 +4,7 @@ A tree may be deeper than any path can say and change while it is walked: it is 
 within, with one directory at a time as the working directory, and no symbolic link is followed.
 """
 # pathlib does not take bytes:
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH115, PTH116, PTH211
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH115, PTH116, PTH211
 
 import contextlib
 import errno
@@ -13,8 +13,9 @@ import os
 import posixpath
 import stat
 
+from headrace_guest import attributes
 from headrace_guest.contents import copy_bytes, temporary_name
-from headrace_guest.files import Stopped, describe, join
+from headrace_guest.files import Stopped, describe, join, make_parents
 from headrace_guest.protocol import Json
 from headrace_guest.spawn import OperationError, operation_error, show
 
@@ -152,7 +153,7 @@ def move(source: bytes, destination: bytes, *, create_parents: bool) -> dict[str
         raise operation_error(error, show(source)) from error
     try:
         if create_parents:
-            os.makedirs(parent, exist_ok=True)
+            make_parents(parent)
         os.stat(parent)
     except OSError as error:
         raise operation_error(error, show(parent)) from error
@@ -189,11 +190,11 @@ def _move_across(source: bytes, destination: bytes, status: os.stat_result) -> N
 
 
 def _copy_tree(source: bytes, target: bytes, status: os.stat_result) -> None:
-    """Copy with modes, times and, where allowed, owners.
+    """Copy with modes, times, what users noted and, where allowed, owners.
 
     Directories get theirs last: one that may not be written has to be filled first.
     """
-    directories: list[tuple[bytes, os.stat_result]] = []
+    directories: list[tuple[bytes, bytes, os.stat_result]] = []
     pending = [(source, target, status)]
     while pending:
         source, target, status = pending.pop()
@@ -201,7 +202,7 @@ def _copy_tree(source: bytes, target: bytes, status: os.stat_result) -> None:
             _copy_one(source, target, status)
             continue
         os.mkdir(target, 0o700)
-        directories.append((target, status))
+        directories.append((source, target, status))
         with os.scandir(source) as entries:
             for entry in entries:
                 item = (entry.path, join(target, entry.name), entry.stat(follow_symlinks=False))
@@ -209,7 +210,8 @@ def _copy_tree(source: bytes, target: bytes, status: os.stat_result) -> None:
                     pending.append(item)
                 else:
                     _copy_one(*item)
-    for target, status in reversed(directories):
+    for source, target, status in reversed(directories):
+        attributes.copy(source, target)
         _restore(target, status)
 
 
@@ -232,6 +234,7 @@ def _copy_file(source: bytes, target: bytes) -> None:
         writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             copy_bytes(reading, writing, 0)
+            attributes.copy(reading, writing)
         finally:
             os.close(writing)
     finally:

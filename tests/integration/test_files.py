@@ -6,9 +6,14 @@ import anyio
 import pytest
 
 from headrace.engine.sandbox import Sandbox
-from headrace.model.errors import HeadraceError, InvalidRequestError, NotFoundError
+from headrace.model.errors import (
+    AlreadyExistsError,
+    HeadraceError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from headrace.model.events import FileChange, FileChanged, WatchStarted
-from headrace.model.files import FileType
+from headrace.model.files import FileAttributes, FileType
 from headrace.model.specs import MIB
 from tests.support.running import run_process, run_python
 
@@ -98,6 +103,122 @@ async def test_a_fifo_or_device_is_no_file(sandbox: Sandbox) -> None:
 async def test_what_the_user_may_not_read_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(HeadraceError):
         await sandbox.files.write("/usr/bin/python3", b"x", user="user")
+
+
+@pytest.mark.parametrize("directory", ["/home/user", "/tmp", "/workspace", "/dev/shm"])
+async def test_attributes_stay_with_a_file_wherever_users_write(
+    sandbox: Sandbox, directory: str
+) -> None:
+    path = f"{directory}/noted"
+    for values in ({"a": "1", "b": "2"}, {"b": "häuser"}):
+        await sandbox.files.write(path, b"x", attributes=FileAttributes("user.v.", values))
+    await sandbox.files.write(path, b"y")
+    assert (await sandbox.files.stat(path)).attributes is None
+    found = await sandbox.files.stat(path, attributes_prefix="user.v.")
+    assert found.attributes == {"b": "häuser"}
+    (listed,) = [
+        entry
+        for entry in await sandbox.files.list(directory, attributes_prefix="user.v.")
+        if entry.name == "noted"
+    ]
+    assert listed.attributes == {"b": "häuser"}
+    seen = await run_python(sandbox, f"import os; (os.listxattr({path!r}), open({path!r}).read())")
+    assert seen.results[0].text == "(['user.v.b'], 'y')"
+
+
+async def test_attributes_go_along_when_a_file_is_moved(sandbox: Sandbox) -> None:
+    await sandbox.files.write("/tmp/from", b"x")
+    await sandbox.files.set_attributes("/tmp/from", FileAttributes("user.v.", {"a": "1"}))
+    await sandbox.files.move("/tmp/from", "a/b", create_parents=True)
+    assert (await sandbox.files.stat("a/b", attributes_prefix="user.v.")).attributes == {"a": "1"}
+    assert (await sandbox.files.stat("a")).owner == "user"
+
+
+async def test_what_cannot_have_attributes_is_named(sandbox: Sandbox) -> None:
+    pid = (await run_python(sandbox, "import os; os.getpid()")).results[0].text
+    path = f"/proc/{pid}/comm"
+    with pytest.raises(InvalidRequestError, match=path) as caught:
+        await sandbox.files.set_attributes(path, FileAttributes("user.v.", {"a": ""}))
+    assert caught.value.details["reason"] == "not_supported"
+
+
+async def test_a_link_says_what_its_target_is(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("there", mode=0o750)
+    await sandbox.files.write("there/f", b"x")
+    await run_process(sandbox, "ln", "-s", "there", "/home/user/link")
+    info = await sandbox.files.stat("link")
+    assert (info.type, info.mode) == (FileType.SYMLINK, 0o777)
+    assert (info.target, info.target_type, info.target_mode) == (
+        "/home/user/there",
+        FileType.DIRECTORY,
+        0o750,
+    )
+    assert [entry.path for entry in await sandbox.files.list("link")] == ["/home/user/link/f"]
+
+
+async def test_what_is_in_a_directorys_place_can_be_told_apart(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("there")
+    await sandbox.files.write("file", b"x")
+    with pytest.raises(AlreadyExistsError):
+        await sandbox.files.make_dir("there", parents=True)
+    with pytest.raises(InvalidRequestError) as caught:
+        await sandbox.files.make_dir("file", parents=True)
+    assert caught.value.details["reason"] == "not_a_directory"
+
+
+async def test_the_disk_is_measured(sandbox: Sandbox) -> None:
+    before = await sandbox.files.disk_usage()
+    limits = sandbox.spec.limits
+    assert (before.total, before.inodes) == (limits.disk, limits.inodes)
+    await sandbox.files.write("big", b"x" * 4 * MIB)
+    after = await sandbox.files.disk_usage()
+    assert after.used - before.used >= 4 * MIB
+    assert before.inodes_free > after.inodes_free
+
+
+@pytest.mark.timeout(120)
+async def test_files_in_directories_made_at_once_are_all_reported(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("w")
+    watch = await sandbox.files.watch("w", recursive=True)
+    rounds = 60
+    script = (
+        f"for i in $(seq {rounds}); do mkdir -p w/$i/b/c; echo x > w/$i/b/c/f; done; touch w/end"
+    )
+    await run_process(sandbox, "bash", "-c", script)
+    created: list[str] = []
+    with anyio.fail_after(60):
+        async for event in watch.events():
+            if isinstance(event, FileChanged) and event.change is FileChange.CREATED:
+                created.append(event.path)
+                if event.path == "end":
+                    break
+    await watch.close()
+    wanted = [f"{i}{below}" for i in range(1, rounds + 1) for below in ("", "/b", "/b/c", "/b/c/f")]
+    assert sorted(created) == sorted([*wanted, "end"])
+
+
+async def test_each_kind_of_change_is_told(sandbox: Sandbox) -> None:
+    await sandbox.files.make_dir("w")
+    watch = await sandbox.files.watch("w")
+    script = "cd w; : > a; echo x >> a; chmod 600 a; mv a b; rm b; touch end"
+    await run_process(sandbox, "bash", "-c", script)
+    seen: list[tuple[FileChange, str]] = []
+    with anyio.fail_after(30):
+        async for event in watch.events():
+            if isinstance(event, FileChanged):
+                seen.append((event.change, event.path))
+                if event.path == "end":
+                    break
+    await watch.close()
+    assert seen == [
+        (FileChange.CREATED, "a"),
+        (FileChange.WRITTEN, "a"),
+        (FileChange.CHMOD, "a"),
+        (FileChange.RENAMED, "a"),
+        (FileChange.CREATED, "b"),
+        (FileChange.REMOVED, "b"),
+        (FileChange.CREATED, "end"),
+    ]
 
 
 async def test_changes_are_watched_also_in_new_directories(sandbox: Sandbox) -> None:

@@ -473,6 +473,13 @@ class FakeAgent:
             return
         await self.reply(request, entry=self.entry(request["path"]))
 
+    async def _set_attributes(self, request: Mapping[str, Any]) -> None:
+        attributes = request["attributes"]["values"]
+        await self.reply(request, entry={**self.entry(request["path"]), "attributes": attributes})
+
+    async def _disk_usage(self, request: Mapping[str, Any]) -> None:
+        await self.reply(request, total=100, free=40, inodes=10, inodes_free=7)
+
     async def _remove(self, request: Mapping[str, Any]) -> None:
         found = self.files.pop(request["path"], None)
         await self.reply(request, removed=found is not None)

@@ -58,6 +58,7 @@ _ERRORS: Mapping[str, type[HeadraceError]] = {
     "permission_denied": PermissionDeniedError,
     "no_space": QuotaError,
     "too_large": LimitExceededError,
+    "not_supported": InvalidRequestError,
     "invalid": InvalidRequestError,
     "failed": SandboxFailedError,
 }

@@ -20,7 +20,14 @@ from headrace.model.errors import (
     LimitExceededError,
     PathNotFoundError,
 )
-from headrace.model.files import FileInfo, FileType
+from headrace.model.files import (
+    MAX_ATTRIBUTES,
+    DiskUsage,
+    FileAttributes,
+    FileInfo,
+    FileType,
+    check_attributes_prefix,
+)
 from headrace.model.specs import check_user, check_whole, resolve_path
 
 MAX_ENTRIES = 100_000
@@ -72,11 +79,16 @@ class Files:
         create_parents: bool = False,
         append: bool = False,
         user: str = "user",
+        attributes: FileAttributes | None = None,
     ) -> int:
         """Write a file and give its size. It is complete, or as it was before, never half.
 
-        Without ``mode`` an existing file keeps its own and a new one gets 0644. If ``data`` fails
-        or the caller is cancelled, nothing changes.
+        Without ``mode`` an existing file keeps its own and a new one gets 0644; without
+        ``attributes`` it keeps those as well. If ``data`` fails or the caller is cancelled,
+        nothing changes.
+
+        Where the file system can hold no attributes, the file is written without them, and
+        InvalidRequestError has ``not_supported`` as ``reason`` in its details.
         """
         _check_mode(mode)
         fields = {
@@ -85,6 +97,7 @@ class Files:
             "mode": mode,
             "create_parents": create_parents,
             "append": append,
+            "attributes": _encode_attributes(attributes),
         }
         read_end, write_end = open_pipe()
         writer = PipeWriter(write_end)
@@ -108,14 +121,25 @@ class Files:
         size: int = read_field(reply, "size", int)
         return size
 
-    async def list(self, path: str, *, depth: int = 1, user: str = "user") -> list[FileInfo]:
+    async def list(
+        self,
+        path: str,
+        *,
+        depth: int = 1,
+        user: str = "user",
+        attributes_prefix: str | None = None,
+    ) -> list[FileInfo]:
         """Give what is below a directory, ``depth`` levels deep, each directory before its own.
+
+        Paths are below ``path`` also where that is a symbolic link. Entries have the attributes
+        under ``attributes_prefix``, if there is one.
 
         Raises LimitExceededError if there are more than 100,000 entries.
         """
         check_whole("depth", depth, 1, _MAX_DEPTH)
         entries: list[FileInfo] = []
-        fields = {**_where(path, user), "action": "list", "depth": depth}
+        prefix = _check_prefix(attributes_prefix)
+        fields = {**_where(path, user), "action": "list", "depth": depth, **prefix}
         async with Lines(self._agent, fields) as lines:
             async for line in lines.follow():
                 entries.append(read_entry(line))
@@ -126,9 +150,12 @@ class Files:
             await lines.end()
         return entries
 
-    async def stat(self, path: str, *, user: str = "user") -> FileInfo:
+    async def stat(
+        self, path: str, *, user: str = "user", attributes_prefix: str | None = None
+    ) -> FileInfo:
         """Give what is known of a path; a symbolic link is not followed."""
-        value = await self._ask({**_where(path, user), "action": "stat"})
+        prefix = _check_prefix(attributes_prefix)
+        value = await self._ask({**_where(path, user), "action": "stat", **prefix})
         return read_entry(read_field(value, "entry", dict))
 
     async def exists(self, path: str, *, user: str = "user") -> bool:
@@ -148,7 +175,11 @@ class Files:
         mode: int | None = None,
         user: str = "user",
     ) -> bool:
-        """Make a directory; says whether it is new."""
+        """Make a directory; says whether it is new.
+
+        A directory that is there is an AlreadyExistsError unless ``exist_ok``. Anything else
+        that is there is an InvalidRequestError, with ``not_a_directory`` as ``reason``.
+        """
         _check_mode(mode)
         fields = {
             **_where(path, user),
@@ -191,6 +222,27 @@ class Files:
         """Set the permission bits."""
         _check_mode(mode)
         await self._ask({**_where(path, user), "action": "set_mode", "mode": mode})
+
+    async def set_attributes(
+        self, path: str, attributes: FileAttributes, *, user: str = "user"
+    ) -> FileInfo:
+        """Replace all attributes under a prefix; gives what is known of the path then.
+
+        Raises InvalidRequestError, with ``not_supported`` as ``reason``, where the file system
+        can hold none.
+        """
+        fields = {
+            **_where(path, user),
+            "action": "set_attributes",
+            "attributes": _encode_attributes(attributes),
+        }
+        return read_entry(read_field(await self._ask(fields), "entry", dict))
+
+    async def disk_usage(self) -> DiskUsage:
+        """Tell how large the sandbox's own copy of all files is and what is left of it."""
+        value = await self._ask({"action": "disk_usage", "user": "user"})
+        numbers = ("total", "free", "inodes", "inodes_free")
+        return DiskUsage(**{name: read_field(value, name, int) for name in numbers})
 
     async def watch(self, path: str, *, recursive: bool = False, user: str = "user") -> Watch:
         """Watch a directory; changes from now on are events of the watch."""
@@ -245,6 +297,7 @@ class FileReader:
 def read_entry(value: Mapping[str, Any]) -> FileInfo:
     """Check and read an entry; raises AgentProtocolError."""
     target, target_type = value.get("target"), value.get("target_type")
+    mode, attributes = value.get("target_mode"), value.get("attributes")
     try:
         return FileInfo(
             path=read_field(value, "path", str),
@@ -257,9 +310,19 @@ def read_entry(value: Mapping[str, Any]) -> FileInfo:
             modified=float(value.get("modified", 0.0)),
             target=read_field(value, "target", str) if target is not None else None,
             target_type=FileType(str(target_type)) if target_type is not None else None,
+            target_mode=read_field(value, "target_mode", int) if mode is not None else None,
+            attributes=_read_attributes(value) if attributes is not None else None,
         )
     except (ValueError, TypeError) as error:
         raise AgentProtocolError(f"an entry of a directory is not valid: {error}") from error
+
+
+def _read_attributes(value: Mapping[str, Any]) -> Mapping[str, str]:
+    found: Mapping[str, Any] = read_field(value, "attributes", dict)
+    total = sum(len(name) + len(read_field(found, name, str)) for name in found)
+    if total > MAX_ATTRIBUTES:
+        raise AgentProtocolError(f"an entry has {total} bytes of attributes")
+    return found
 
 
 async def _send(data: bytes | AsyncIterable[bytes], writer: PipeWriter) -> None:
@@ -273,6 +336,18 @@ async def _send(data: bytes | AsyncIterable[bytes], writer: PipeWriter) -> None:
 def _where(path: str, user: str) -> dict[str, object]:
     check_user(user)
     return {"path": resolve_path("path", path), "user": user}
+
+
+def _encode_attributes(attributes: FileAttributes | None) -> dict[str, object] | None:
+    if attributes is None:
+        return None
+    return {"prefix": attributes.prefix, "values": dict(attributes.values)}
+
+
+def _check_prefix(prefix: str | None) -> dict[str, object]:
+    if prefix is not None:
+        check_attributes_prefix(prefix)
+    return {"attributes_prefix": prefix}
 
 
 def _check_range(offset: int, length: int | None) -> None:

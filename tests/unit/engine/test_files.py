@@ -19,7 +19,7 @@ from headrace.model.errors import (
     QuotaError,
     WrongStateError,
 )
-from headrace.model.files import FileInfo, FileType
+from headrace.model.files import DiskUsage, FileAttributes, FileInfo, FileType
 from headrace.model.specs import SandboxSpec
 from tests.support.fakes import FakeAgent, open_fake_engine
 from tests.support.logs import count_descriptors, wait_until
@@ -35,6 +35,8 @@ ENTRY = {
     "modified": 12.5,
     "target": "/c",
     "target_type": "file",
+    "target_mode": 0o640,
+    "attributes": {"a": "1"},
 }
 
 
@@ -218,6 +220,51 @@ async def test_every_operation_sends_what_the_agent_wants(world: World) -> None:
     ]
 
 
+async def test_attributes_are_sent_and_told(world: World) -> None:
+    attributes = FileAttributes("user.vendor.", {"a": "1"})
+    sent = {"prefix": "user.vendor.", "values": {"a": "1"}}
+    await world.files.write("/f", b"x", attributes=attributes)
+    assert world.agent.requests[-1]["attributes"] == sent
+    assert (await world.files.set_attributes("/f", attributes)).attributes == {"a": "1"}
+    assert world.agent.requests[-1]["attributes"] == sent
+    await world.files.stat("/f", attributes_prefix="user.vendor.")
+    await world.files.list("/", attributes_prefix="user.vendor.")
+    prefixes = [request["attributes_prefix"] for request in world.agent.requests[-2:]]
+    assert prefixes == ["user.vendor."] * 2
+
+
+async def test_without_attributes_nothing_is_said_of_them(world: World) -> None:
+    await world.files.write("/f", b"x")
+    assert world.agent.requests[-1]["attributes"] is None
+    await world.files.stat("/f")
+    assert world.agent.requests[-1]["attributes_prefix"] is None
+
+
+async def test_a_prefix_that_is_none_is_refused_before_anything_is_asked(world: World) -> None:
+    for refused in (
+        world.files.stat("/f", attributes_prefix="trusted.a."),
+        world.files.list("/", attributes_prefix="user."),
+    ):
+        with pytest.raises(InvalidRequestError, match=r"user\.NAME\."):
+            await refused
+    assert world.agent.requests == []
+
+
+async def test_a_lack_of_attributes_can_be_told_apart(world: World) -> None:
+    async def refuse(request: dict[str, Any]) -> None:
+        await world.agent.refuse(request, "not_supported", "/f: cannot hold attributes")
+
+    world.agent._set_attributes = refuse  # type: ignore[assignment, method-assign]
+    with pytest.raises(InvalidRequestError, match="/f") as caught:
+        await world.files.set_attributes("/f", FileAttributes("user.v.", {}))
+    assert caught.value.details["reason"] == "not_supported"
+
+
+async def test_the_disk_is_measured(world: World) -> None:
+    usage = await world.files.disk_usage()
+    assert usage == DiskUsage(total=100, free=40, inodes=10, inodes_free=7)
+
+
 @pytest.mark.parametrize("path", ["", "a\0b", "../../etc/passwd", "x" * 5000, 7])
 async def test_what_is_no_path_is_refused_before_anything_is_asked(world: World, path: Any) -> None:
     for refused in (
@@ -263,7 +310,11 @@ def test_an_entry_is_read() -> None:
         12.5,
         "/c",
         FileType.FILE,
+        0o640,
+        {"a": "1"},
     )
+    older = {key: value for key, value in ENTRY.items() if key != "attributes"}
+    assert read_entry(older).attributes is None
 
 
 @pytest.mark.parametrize(
@@ -277,6 +328,10 @@ def test_an_entry_is_read() -> None:
         {"target": 4},
         {"target_type": "dragon"},
         {"path": None},
+        {"target_mode": "rw"},
+        {"attributes": []},
+        {"attributes": {"a": 1}},
+        {"attributes": {"a": "x" * 4096}},
     ],
 )
 def test_an_entry_that_is_none_is_the_agents_fault(change: dict[str, object]) -> None:

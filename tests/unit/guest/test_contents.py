@@ -1,5 +1,6 @@
 """Reading and writing files: ranges, atomic replacement, and what must never block."""
 
+import errno
 import os
 import resource
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from headrace_guest import contents
+from headrace_guest.attributes import Attributes
 from headrace_guest.contents import WriteRequest, read_file, write_file
 from headrace_guest.spawn import OperationError
 from tests.support.agent_host import (
@@ -47,6 +49,10 @@ def refused_write(path: Path, data: bytes = b"x", **options: object) -> Operatio
     with pytest.raises(OperationError) as caught:
         written(path, data, **options)
     return caught.value
+
+
+def noted(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
 def mode_of(path: Path) -> int:
@@ -182,6 +188,65 @@ def test_an_existing_file_keeps_its_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("spool")
+@pytest.mark.usefixtures("spool")
+def test_attributes_come_with_the_bytes_and_replace_those_before(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    written(file, b"1", attributes=Attributes(b"user.vendor.", {b"a": b"1", b"b": b"2"}))
+    os.setxattr(file, "user.other.c", b"3")
+    written(file, b"2", attributes=Attributes(b"user.vendor.", {b"b": b"4"}))
+    assert noted(file) == {"user.vendor.b": b"4", "user.other.c": b"3"}
+    written(file, b"3")
+    assert noted(file) == {"user.vendor.b": b"4", "user.other.c": b"3"}
+    written(file, b"4", append=True, attributes=Attributes(b"user.vendor."))
+    assert noted(file) == {"user.other.c": b"3"}
+    assert file.read_bytes() == b"34"
+
+
+def test_attributes_of_a_file_that_is_changed_in_place_are_replaced() -> None:
+    with public_directory() as path, AgentHost(before=become_nobody) as host:
+        closed = path / "closed"
+        closed.mkdir()
+        (closed / "file").touch()
+        (closed / "file").chmod(0o666)
+        os.setxattr(closed / "file", "user.vendor.a", b"1")
+        closed.chmod(0o555)
+        wanted = {"prefix": "user.vendor.", "values": {"b": "2"}}
+        _send(host, closed / "file", b"new", attributes=wanted)
+        assert (closed / "file").read_bytes() == b"new"
+        assert noted(closed / "file") == {"user.vendor.b": b"2"}
+
+
+@pytest.mark.usefixtures("spool")
+def test_a_file_without_room_for_attributes_is_written_and_the_lack_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_target: int | bytes, _name: bytes, _value: bytes) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    wanted = Attributes(b"user.vendor.", {b"a": b"1"})
+    for append, content in ((False, b"x"), (True, b"xx")):
+        error = refused_write(tmp_path / "file", append=append, attributes=wanted)
+        assert error.code == "not_supported"
+        assert error.detail.startswith(f"{tmp_path}/file was written, but")
+        assert (tmp_path / "file").read_bytes() == content
+
+
+def test_attributes_for_which_there_is_no_space_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def refuse(_target: int | bytes, _name: bytes, _value: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    wanted = Attributes(b"user.vendor.", {b"a": b"1"})
+    assert refused_write(tmp_path / "file", attributes=wanted).code == "no_space"
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_parents_are_made_if_asked(tmp_path: Path) -> None:
     assert refused_write(tmp_path / "a/b/file").code == "not_found"
     assert list(tmp_path.iterdir()) == []

@@ -66,7 +66,39 @@ def test_an_entry_says_what_lstat_says(tmp_path: Path) -> None:
         "modified": 1234.5,
         "target": None,
         "target_type": None,
+        "target_mode": None,
     }
+
+
+def test_an_entry_has_the_attributes_that_are_asked_for(tmp_path: Path) -> None:
+    os.setxattr(tmp_path, "user.vendor.a", b"1")
+    assert "attributes" not in files.describe(os.fsencode(tmp_path))
+    entry = files.describe(os.fsencode(tmp_path), b"user.vendor.")
+    assert entry["attributes"] == {"a": "1"}
+
+
+def test_the_largest_entries_fit_into_a_report(host: AgentHost) -> None:
+    with public_directory() as top:
+        directory = top
+        while len(os.fsencode(directory)) < 3800:
+            directory /= "\udcff" * 200
+        directory.mkdir(parents=True)
+        os.setxattr(directory, "user.vendor.a", b"\x01" * 3500)
+        (top / "link").symlink_to(directory)
+        options = {"attributes_prefix": "user.vendor."}
+        entry = host.call_file("stat", path=str(directory), **options).value["entry"]
+        assert isinstance(entry, dict)
+        assert entry["attributes"] == {"a": "\x01" * 3500}
+        entry = host.call_file("stat", path=str(top / "link"), **options).value["entry"]
+        assert isinstance(entry, dict)
+        assert len(str(entry["target"])) == len(str(directory))
+
+
+def test_the_disk_is_measured(host: AgentHost) -> None:
+    usage = host.call_file("disk_usage").value
+    assert set(usage) == {"total", "free", "inodes", "inodes_free"}
+    status = os.statvfs("/")
+    assert usage["total"] == status.f_blocks * status.f_frsize
 
 
 def test_the_root_has_a_name(host: AgentHost) -> None:
@@ -76,12 +108,13 @@ def test_the_root_has_a_name(host: AgentHost) -> None:
 
 
 def test_a_link_says_where_it_finally_leads(tmp_path: Path) -> None:
-    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory").mkdir(0o750)
     (tmp_path / "near").symlink_to("directory")
     (tmp_path / "far").symlink_to(tmp_path / "near")
     entry = files.describe(os.fsencode(tmp_path / "far"))
     assert entry["type"] == "symlink"
     assert (entry["target"], entry["target_type"]) == (f"{tmp_path}/directory", "directory")
+    assert entry["target_mode"] == 0o750
 
 
 def test_a_broken_link_and_a_loop_have_no_target(tmp_path: Path) -> None:
@@ -90,6 +123,7 @@ def test_a_broken_link_and_a_loop_have_no_target(tmp_path: Path) -> None:
     for name in ("broken", "loop"):
         entry = files.describe(os.fsencode(tmp_path / name))
         assert (entry["target"], entry["target_type"]) == (None, None)
+        assert entry["target_mode"] is None
 
 
 def test_a_fifo_is_something_else(tmp_path: Path) -> None:
@@ -235,8 +269,22 @@ def test_a_file_in_a_directorys_place_is_never_ok(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OperationError) as caught:
         make_directory(tmp_path / "file", exist_ok=True)
-    assert caught.value.code == "already_exists"
-    assert "not a directory" in caught.value.detail
+    assert caught.value.code == "not_a_directory"
+    assert caught.value.detail == f"{tmp_path}/file exists and is not a directory"
+
+
+def test_a_file_in_a_parents_place_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file/a", tmp_path / "file/a/b"):
+        with pytest.raises(OperationError) as caught:
+            make_directory(path, parents=True)
+        assert caught.value.code == "not_a_directory"
+
+
+def test_a_listing_through_a_link_has_paths_below_the_link(tmp_path: Path) -> None:
+    (tmp_path / "directory/sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("directory")
+    assert [entry["path"] for entry in listing(tmp_path / "link", 2)] == [f"{tmp_path}/link/sub"]
 
 
 def test_a_missing_parent_is_not_made_unasked(tmp_path: Path) -> None:

@@ -202,6 +202,8 @@ def test_a_tree_is_copied_to_another_file_system_and_removed(tmp_path: Path) -> 
     os.mkfifo(source / "fifo", 0o640)
     os.utime(source / "closed/file", (1, 2))
     os.utime(source / "closed", (3, 4))
+    os.setxattr(source / "closed", "user.vendor.a", b"1")
+    os.setxattr(source / "closed/file", "user.vendor.a", b"2")
     (source / "closed").chmod(0o555)
     assert move(source, tmp_path / "to")["type"] == "directory"
     assert names(tmp_path) == ["to", "to/closed", "to/closed/file", "to/fifo", "to/link"]
@@ -210,6 +212,8 @@ def test_a_tree_is_copied_to_another_file_system_and_removed(tmp_path: Path) -> 
     assert (tmp_path / "to/closed/file").read_bytes() == b"data" * 1000
     closed = (tmp_path / "to/closed").stat()
     assert (stat.S_IMODE(closed.st_mode), closed.st_mtime) == (0o555, 4)
+    assert os.getxattr(tmp_path / "to/closed", "user.vendor.a") == b"1"
+    assert os.getxattr(tmp_path / "to/closed/file", "user.vendor.a") == b"2"
     assert (tmp_path / "to/link").readlink() == Path("/nowhere")
     assert stat.S_ISFIFO((tmp_path / "to/fifo").stat().st_mode)
     (tmp_path / "to/closed").chmod(0o755)
