@@ -1,0 +1,245 @@
+"""The events of an execution as the interpreter's lines of JSON; pure.
+
+Every line is ASCII: clients of this dialect decode each piece of the network by itself, and split
+lines at characters such as U+2028.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, assert_never
+
+from headrace.model.events import (
+    CodeRaised,
+    ExecutionEvent,
+    ExecutionFinished,
+    ExecutionStarted,
+    FinishReason,
+    InputRequested,
+    OutputDropped,
+    OutputWritten,
+    ResultDisplayed,
+    Stream,
+)
+from headrace.model.results import Json, Result
+from headrace.wire.ndjson import encode_json
+
+KEEPALIVE = b'{"type":"keepalive"}\n'
+"""The line that says that a silent execution lives."""
+END = b'{"type":"end_of_execution"}\n'
+"""The last line."""
+RESTARTED = "the context was restarted"
+"""What the engine says of an execution that a restart ended."""
+
+Record: TypeAlias = dict[str, Any]
+
+_TEXTS: Mapping[str, str] = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "text/latex": "latex",
+    "application/javascript": "javascript",
+}
+_OBJECTS: Mapping[str, str] = {
+    "application/vnd.headrace.data+json": "data",
+    "application/vnd.headrace.chart+json": "chart",
+    # What code that was written for the vendor's kernels shows by itself.
+    "e2b/data": "data",
+    "e2b/chart": "chart",
+}
+_MICROSECONDS = 26
+
+
+class ExecutionEncoder:
+    """Encodes the events of one execution, in their order.
+
+    An error of the code is held back until the end is known, because there may be only one: a
+    bound that was hit says more than the interrupt that the code saw.
+    """
+
+    def __init__(self) -> None:
+        self._raised: CodeRaised | None = None
+
+    def encode(self, events: Iterable[ExecutionEvent]) -> bytes:
+        """Give the lines that tell of these events."""
+        return b"".join([self._encode(event) for event in events])
+
+    def _encode(self, event: ExecutionEvent) -> bytes:
+        match event:
+            case OutputWritten():
+                return _encode_output(event.stream, event.text, event.timestamp)
+            case ExecutionStarted():
+                return _encode_count(event.execution_count)
+            case ResultDisplayed():
+                return _encode_result(event)
+            case CodeRaised():
+                self._raised = event
+                return b""
+            case OutputDropped():
+                note = f"[{event.dropped} bytes of output are missing here: {event.reason}]\n"
+                return _encode_output(event.stream, note, event.timestamp)
+            case InputRequested():
+                # Nobody could answer it: executions of this dialect accept no input.
+                return b""
+            case ExecutionFinished():
+                return self._encode_end(event)
+            case _:
+                assert_never(event)
+
+    def _encode_end(self, event: ExecutionFinished) -> bytes:
+        raised, self._raised = self._raised, None
+        lines = []
+        if event.state_lost and event.reason in (FinishReason.OK, FinishReason.ERROR):
+            note = f"[the state of the context was lost: {event.detail}]\n"
+            lines.append(_encode_output(Stream.STDERR, note, event.timestamp))
+        error = _describe_error(event, raised)
+        if error is not None:
+            lines.append(_encode_record(error))
+        return b"".join((*lines, END))
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def _encode_output(stream: Stream, text: str, timestamp: float) -> bytes:
+    # By hand, as there may be a hundred thousand of them a second.
+    line = f'{{"type":"{stream}","text":{json.dumps(text)},"timestamp":"{_format(timestamp)}"}}\n'
+    return line.encode("ascii")
+
+
+def _encode_count(count: int) -> bytes:
+    # What never began has no number.
+    return b'{"type":"number_of_executions","execution_count":%d}\n' % count if count else b""
+
+
+def _encode_result(event: ResultDisplayed) -> bytes:
+    result = event.result
+    line = _encode_record(describe_result(result))
+    notes = [
+        _encode_output(
+            Stream.STDERR,
+            f"[{mime} of {size} bytes is too large to be shown and was left out]\n",
+            event.timestamp,
+        )
+        for mime, size in result.omitted.items()
+    ]
+    return b"".join((line, *notes))
+
+
+def _encode_record(record: Record) -> bytes:
+    line = encode_json(record)
+    if not line.isascii():
+        line = json.dumps(record, separators=(",", ":")).encode("ascii")
+    return line + b"\n"
+
+
+def _format(timestamp: float) -> str:
+    moment = datetime.fromtimestamp(timestamp, UTC)
+    return moment.isoformat(timespec="microseconds")[:_MICROSECONDS] + "Z"
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def describe_result(result: Result) -> Record:
+    """Give a result as clients see it.
+
+    A form that is not of the type that its field has is in ``extra``, as all that have no field.
+    """
+    record: Record = {"type": "result"}
+    extra: dict[str, Json] = {}
+    for mime, value in result.bundle.items():
+        field = _field_of(mime, value)
+        if field is None or field in record:
+            extra[mime] = value
+        else:
+            record[field] = value
+    if "text" in record:
+        record["text"] = _strip_quotes(record["text"])
+    record["extra"] = extra
+    record["is_main_result"] = result.is_main
+    if result.omitted:
+        record["omitted"] = dict(result.omitted)
+    if result.display_id is not None:
+        record["display_id"] = result.display_id
+        record["is_update"] = result.is_update
+    return record
+
+
+def _field_of(mime: str, value: Json) -> str | None:
+    if isinstance(value, str):
+        return _TEXTS.get(mime)
+    if isinstance(value, dict) and mime in _OBJECTS:
+        return _OBJECTS[mime]
+    if isinstance(value, dict | list) and mime == "application/json":
+        return "json"
+    return None
+
+
+def _strip_quotes(text: str) -> str:
+    """Take one pair of quotes off, as the vendor does."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+_NAMES: Mapping[FinishReason, str] = {
+    FinishReason.INTERRUPTED: "ExecutionInterrupted",
+    FinishReason.TIMEOUT: "ExecutionTimeout",
+    FinishReason.OUTPUT_LIMIT: "OutputLimitExceeded",
+    FinishReason.OOM: "UnexpectedEndOfExecution",
+    FinishReason.KERNEL_DIED: "UnexpectedEndOfExecution",
+    FinishReason.KILLED: "UnexpectedEndOfExecution",
+    FinishReason.NODE_LOST: "UnexpectedEndOfExecution",
+}
+_CAUSES: Mapping[FinishReason, str] = {
+    FinishReason.INTERRUPTED: "the execution was interrupted",
+    FinishReason.TIMEOUT: "the execution took more time than its limit",
+    FinishReason.OUTPUT_LIMIT: "the execution wrote more output than its limit",
+    FinishReason.OOM: "the sandbox ran out of memory",
+    FinishReason.KERNEL_DIED: "the kernel ended",
+    FinishReason.KILLED: "the execution was ended from outside",
+    FinishReason.NODE_LOST: "the service went away",
+}
+_UNITS: Mapping[str, str] = {"timeout": "s", "output": "bytes", "memory": "bytes"}
+
+
+def _describe_error(event: ExecutionFinished, raised: CodeRaised | None) -> Record | None:
+    match event.reason:
+        case FinishReason.OK | FinishReason.ERROR | FinishReason.INTERRUPTED if raised is not None:
+            error = raised.error
+            return _make_error(error.name, error.value, error.traceback)
+        case FinishReason.OK:
+            return None
+        case FinishReason.ERROR:
+            # Code without exceptions, such as bash: its status is the value.
+            status = str(event.exit_code)
+            return _make_error("ExitStatus", status, f"exit status {status}")
+        case _:
+            name, cause = _NAMES[event.reason], _explain(event)
+            if event.reason is FinishReason.KILLED and event.detail == RESTARTED:
+                name = "ContextRestarting"
+            return _make_error(name, cause, raised.error.traceback if raised else cause)
+
+
+def _explain(event: ExecutionFinished) -> str:
+    """Say what ended an execution that did not end by itself."""
+    cause = _CAUSES[event.reason]
+    if event.limit is not None and event.limit_value is not None:
+        unit = _UNITS.get(event.limit, "")
+        cause += f" ({event.limit}: {event.limit_value:.15g} {unit})".replace(" )", ")")
+    if event.detail is not None:
+        cause += f": {event.detail}"
+    if event.state_lost:
+        cause += "; the state of the context is lost"
+    return cause
+
+
+def _make_error(name: str, value: str, traceback: str) -> Record:
+    return {"type": "error", "name": name, "value": value, "traceback": traceback}
