@@ -34,6 +34,8 @@ class Route:
 
     ``prefix`` is the path under which it appears on our main origin, without a slash at the end;
     it is empty where the server has a host name of its own. ``host`` may carry a port.
+    ``guest_host`` is the `Host` that the server is told: by default what it expects which listens
+    on its own machine.
     """
 
     sandbox: Reachable
@@ -44,11 +46,7 @@ class Route:
     prefix: str
     path: bytes
     query: bytes
-
-    @property
-    def guest_host(self) -> str:
-        """The `Host` that a server expects which listens on its own machine."""
-        return f"localhost:{self.port}"
+    guest_host: str
 
     def rewrite(self, address: str) -> str:
         """Turn what the guest takes for its own address into the client's; others stay."""
@@ -103,6 +101,7 @@ def find_route(scope: Scope) -> Route:
         prefix=_prefix(scope, path) if is_main_origin else "",
         path=path or b"/",
         query=scope.get("query_string", b""),
+        guest_host=scope.get("headrace.port_host") or f"localhost:{port}",
     )
 
 

@@ -49,6 +49,12 @@ def test_the_prefix_is_what_is_ahead_of_the_guests_path() -> None:
     assert route.guest_host == "localhost:3000"
 
 
+def test_whoever_found_the_server_may_say_which_host_it_is_told() -> None:
+    scope = make_scope("/a", **{"headrace.port_host": "custom.example:3000"})
+
+    assert find_route(scope).guest_host == "custom.example:3000"
+
+
 def test_a_path_is_passed_on_as_it_was_written() -> None:
     raw = (PREFIX + "/a%2Fb%20c").encode()
     scope = make_scope("/a/b c", raw_path=raw, **{"headrace.port_raw_path": b"/a%2Fb%20c"})
