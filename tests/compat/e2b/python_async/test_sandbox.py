@@ -1,0 +1,347 @@
+"""The life of a sandbox: made, found, asked, paused, killed."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from e2b_code_interpreter import (
+    AsyncSandbox,
+    InvalidArgumentException,
+    SandboxException,
+    SandboxNotFoundException,
+    SandboxQuery,
+    SandboxState,
+    TimeoutException,
+)
+from face_async import pause
+
+
+@pytest.fixture
+def metadata() -> dict[str, str]:
+    """Metadata that no other test uses."""
+    return {"test": str(uuid.uuid4())}
+
+
+# covers: Sandbox.create, Sandbox.get_info
+async def test_a_sandbox_knows_itself(metadata: dict[str, str]) -> None:
+    begun = datetime.now(UTC)
+    sandbox = await AsyncSandbox.create(timeout=120, metadata=metadata)
+    try:
+        info = await sandbox.get_info()
+    finally:
+        await sandbox.kill()
+
+    assert info.sandbox_id == sandbox.sandbox_id
+    assert sandbox.sandbox_id.isalnum()
+    assert sandbox.sandbox_id.islower()
+    assert info.metadata == metadata
+    assert info.state is SandboxState.RUNNING
+    assert info.template_id
+    assert info.cpu_count >= 1
+    assert info.memory_mb > 0
+    assert info.envd_version
+    assert timedelta(seconds=-5) < info.started_at - begun < timedelta(seconds=30)
+    assert timedelta(seconds=119) < info.end_at - info.started_at < timedelta(seconds=122)
+
+
+# covers: Sandbox.create
+@pytest.mark.parametrize("template", ["base", "code-interpreter-v1"])
+async def test_a_template_of_the_vendor_is_known(template: str) -> None:
+    sandbox = await AsyncSandbox.create(template)
+    try:
+        result = await sandbox.run_code("6 * 7")
+    finally:
+        await sandbox.kill()
+
+    assert result.text == "42"
+
+
+async def test_an_unknown_template_is_refused() -> None:
+    with pytest.raises(SandboxException, match="404") as caught:
+        await AsyncSandbox.create("no-such-template")
+
+    assert caught.value.status_code == 404
+
+
+# covers: Sandbox.create
+async def test_an_idempotency_key_makes_one_sandbox(metadata: dict[str, str]) -> None:
+    key = str(uuid.uuid4())
+    first = await AsyncSandbox.create(metadata=metadata, idempotency_key=key)
+    try:
+        second = await AsyncSandbox.create(metadata=metadata, idempotency_key=key)
+        page = await AsyncSandbox.list(query=SandboxQuery(metadata=metadata)).next_items()
+    finally:
+        await first.kill()
+
+    assert second.sandbox_id == first.sandbox_id
+    assert len(page) == 1
+
+
+# covers: Sandbox.create
+async def test_a_sandbox_has_its_environment_variables_everywhere() -> None:
+    sandbox = await AsyncSandbox.create(envs={"COLOUR": "blue green", "EMPTY": ""})
+    try:
+        code = await sandbox.run_code("import os\nos.environ['COLOUR'], os.environ['EMPTY']")
+        command = await sandbox.commands.run('echo "$COLOUR,$EMPTY"')
+    finally:
+        await sandbox.kill()
+
+    assert code.text == "('blue green', '')"
+    assert command.stdout == "blue green,\n"
+
+
+# covers: Sandbox.kill, Sandbox.is_running
+async def test_a_killed_sandbox_is_gone() -> None:
+    sandbox = await AsyncSandbox.create()
+    assert await sandbox.is_running()
+
+    killed = await sandbox.kill()
+    again = await sandbox.kill()
+
+    assert killed is True
+    assert again is False
+    assert not await sandbox.is_running()
+    with pytest.raises(SandboxNotFoundException):
+        await sandbox.get_info()
+    with pytest.raises(SandboxNotFoundException):
+        await AsyncSandbox.connect(sandbox.sandbox_id)
+    with pytest.raises(TimeoutException):
+        await sandbox.run_code("1")
+    with pytest.raises(TimeoutException):
+        await sandbox.commands.run("true")
+    with pytest.raises(TimeoutException):
+        await sandbox.files.read("/etc/hosts")
+
+
+# covers: Sandbox.kill
+async def test_a_sandbox_can_be_killed_by_its_id(sandbox: AsyncSandbox) -> None:
+    assert await AsyncSandbox.kill(sandbox.sandbox_id)
+    assert not await sandbox.is_running()
+    assert not await AsyncSandbox.kill("nosuchsandbox")
+
+
+# covers: Sandbox.connect
+async def test_one_who_connects_finds_the_same_state(sandbox: AsyncSandbox) -> None:
+    await sandbox.run_code("x = 'kept'")
+    await sandbox.files.write("note.txt", "on disk")
+
+    other = await AsyncSandbox.connect(sandbox.sandbox_id)
+    result = await other.run_code("x")
+    note = await other.files.read("note.txt")
+    same = await sandbox.connect()
+
+    assert other.sandbox_id == same.sandbox_id == sandbox.sandbox_id
+    assert result.text == "kept"
+    assert note == "on disk"
+
+
+# covers: Sandbox.connect, Sandbox.set_timeout
+async def test_connecting_lengthens_a_timeout_and_setting_one_may_shorten_it() -> None:
+    sandbox = await AsyncSandbox.create(timeout=100)
+    try:
+        await AsyncSandbox.connect(sandbox.sandbox_id, timeout=10)
+        kept = await sandbox.get_info()
+        await AsyncSandbox.connect(sandbox.sandbox_id, timeout=500)
+        lengthened = await sandbox.get_info()
+        await sandbox.set_timeout(50)
+        shortened = await sandbox.get_info()
+    finally:
+        await sandbox.kill()
+
+    now = datetime.now(UTC)
+    assert kept.end_at > now + timedelta(seconds=80)
+    assert now + timedelta(seconds=470) < lengthened.end_at < now + timedelta(seconds=501)
+    assert now + timedelta(seconds=20) < shortened.end_at < now + timedelta(seconds=51)
+
+
+# covers: Sandbox.set_timeout
+async def test_a_sandbox_ends_at_its_timeout(sandbox: AsyncSandbox) -> None:
+    await sandbox.set_timeout(1)
+    for _ in range(100):
+        if not await sandbox.is_running():
+            break
+        await pause(0.1)
+
+    assert not await sandbox.is_running()
+    with pytest.raises(SandboxNotFoundException):
+        await sandbox.set_timeout(100)
+
+
+# covers: Sandbox.list, paginator.next_items, paginator.has_next, paginator.next_token
+async def test_a_list_has_pages_and_filters(metadata: dict[str, str]) -> None:
+    made = [await AsyncSandbox.create(metadata={**metadata, "n": "a b&c=é"}) for _ in range(3)]
+    other = await AsyncSandbox.create(metadata={**metadata, "n": "other"})
+    try:
+        query = SandboxQuery(metadata={**metadata, "n": "a b&c=é"})
+        pages = []
+        paginator = AsyncSandbox.list(query=query, limit=2)
+        while paginator.has_next:
+            page = await paginator.next_items()
+            pages.append([info.sandbox_id for info in page])
+            assert bool(paginator.next_token) == paginator.has_next
+        everything = await AsyncSandbox.list(query=SandboxQuery(metadata=metadata)).next_items()
+        whole = await AsyncSandbox.list(query=query, order="asc").next_items()
+        reverse = await AsyncSandbox.list(query=query, order="desc").next_items()
+    finally:
+        for sandbox in [*made, other]:
+            await sandbox.kill()
+
+    ids = [sandbox.sandbox_id for sandbox in made]
+    assert [len(page) for page in pages] == [2, 1]
+    assert sorted(pages[0] + pages[1]) == sorted(ids)
+    assert {info.sandbox_id for info in everything} == {*ids, other.sandbox_id}
+    assert [info.sandbox_id for info in whole] == ids
+    assert [info.sandbox_id for info in reverse] == ids[::-1]
+    assert all(info.metadata["n"] == "a b&c=é" for info in whole)
+
+
+# covers: Sandbox.list, Sandbox.pause
+async def test_a_list_is_filtered_by_state(metadata: dict[str, str]) -> None:
+    running = await AsyncSandbox.create(metadata=metadata)
+    paused = await AsyncSandbox.create(metadata=metadata)
+    try:
+        await paused.pause()
+        found: dict[str, Any] = {}
+        for name, states in {
+            "running": [SandboxState.RUNNING],
+            "paused": [SandboxState.PAUSED],
+            "both": [SandboxState.RUNNING, SandboxState.PAUSED],
+            "any": None,
+        }.items():
+            query = SandboxQuery(metadata=metadata, state=states)
+            page = await AsyncSandbox.list(query=query).next_items()
+            found[name] = {info.sandbox_id for info in page}
+    finally:
+        await running.kill()
+        await paused.kill()
+
+    assert found["running"] == {running.sandbox_id}
+    assert found["paused"] == {paused.sandbox_id}
+    assert found["both"] == found["any"] == {running.sandbox_id, paused.sandbox_id}
+
+
+# covers: Sandbox.pause, Sandbox.connect
+async def test_a_paused_sandbox_goes_on_where_it_was(sandbox: AsyncSandbox) -> None:
+    await sandbox.run_code("x = 41")
+    command = await sandbox.commands.run("sleep 300", background=True, timeout=0)
+
+    paused = await sandbox.pause()
+    again = await sandbox.pause()
+    info = await sandbox.get_info()
+    was_running = await sandbox.is_running()
+    resumed = await sandbox.connect()
+    result = await resumed.run_code("x + 1")
+    processes = await resumed.commands.list()
+
+    assert paused is True
+    assert again is False
+    assert info.state is SandboxState.PAUSED
+    assert was_running is False
+    assert result.text == "42"
+    assert command.pid in [process.pid for process in processes]
+    assert await resumed.is_running()
+
+
+# covers: Sandbox.pause
+async def test_a_paused_sandbox_answers_as_one_that_is_gone(sandbox: AsyncSandbox) -> None:
+    await AsyncSandbox.pause(sandbox.sandbox_id)
+
+    with pytest.raises(TimeoutException):
+        await sandbox.run_code("1")
+    with pytest.raises(TimeoutException):
+        await sandbox.commands.run("true")
+
+
+# covers: Sandbox.beta_pause
+async def test_the_former_name_of_pausing_works(sandbox: AsyncSandbox) -> None:
+    assert await sandbox.beta_pause()
+
+    info = await sandbox.get_info()
+    assert info.state is SandboxState.PAUSED
+
+
+# covers: Sandbox.create
+async def test_a_sandbox_may_pause_itself_at_its_timeout(metadata: dict[str, str]) -> None:
+    sandbox = await AsyncSandbox.create(
+        timeout=1, metadata=metadata, lifecycle={"on_timeout": "pause"}
+    )
+    try:
+        for _ in range(100):
+            info = await sandbox.get_info()
+            if info.state is SandboxState.PAUSED:
+                break
+            await pause(0.1)
+        resumed = await sandbox.connect(timeout=60)
+        result = await resumed.run_code("1 + 1")
+    finally:
+        await sandbox.kill()
+
+    assert info.state is SandboxState.PAUSED
+    assert info.lifecycle is not None
+    assert info.lifecycle["on_timeout"] == "pause"
+    assert result.text == "2"
+
+
+# covers: Sandbox.create
+async def test_a_sandbox_that_paused_itself_may_wake_at_a_request() -> None:
+    sandbox = await AsyncSandbox.create(
+        timeout=1, lifecycle={"on_timeout": "pause", "auto_resume": True}
+    )
+    try:
+        await sandbox.run_code("x = 5")
+        for _ in range(100):
+            info = await sandbox.get_info()
+            if info.state is SandboxState.PAUSED:
+                break
+            await pause(0.1)
+        result = await sandbox.run_code("x")
+    finally:
+        await sandbox.kill()
+
+    assert info.state is SandboxState.PAUSED
+    assert result.text == "5"
+
+
+# covers: Sandbox.get_metrics
+async def test_a_sandbox_is_measured(sandbox: AsyncSandbox) -> None:
+    await sandbox.run_code("x = bytearray(50_000_000)")
+    metrics = await sandbox.get_metrics()
+    for _ in range(100):
+        if metrics:
+            break
+        await pause(0.1)
+        metrics = await sandbox.get_metrics()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+
+    assert metrics
+    assert metrics[-1].cpu_count >= 1
+    assert metrics[-1].cpu_used_pct >= 0
+    assert 0 < metrics[-1].mem_used <= metrics[-1].mem_total
+    assert 0 <= metrics[-1].disk_used <= metrics[-1].disk_total
+    assert abs(metrics[-1].timestamp - datetime.now(UTC)) < timedelta(minutes=1)
+    assert await sandbox.get_metrics(start=tomorrow) == []
+
+
+# covers: Sandbox.get_host
+async def test_a_server_in_a_sandbox_has_a_host_name(sandbox: AsyncSandbox) -> None:
+    assert sandbox.get_host(3000).startswith(f"3000-{sandbox.sandbox_id}.")
+
+
+# covers: Sandbox.update_network
+async def test_the_network_of_a_sandbox_can_be_closed(sandbox: AsyncSandbox) -> None:
+    await sandbox.update_network({"allow_internet_access": False})
+
+    result = await sandbox.run_code("1 + 1")
+    assert result.text == "2"
+
+
+async def test_wrong_options_are_refused(sandbox: AsyncSandbox) -> None:
+    with pytest.raises(SandboxException):
+        await AsyncSandbox.create(timeout=-5)
+    with pytest.raises(SandboxException):
+        await AsyncSandbox.create(timeout=10**9)
+    with pytest.raises((SandboxException, InvalidArgumentException)):
+        await AsyncSandbox.create(envs={"A=B": "x"})
+    with pytest.raises(SandboxException):
+        await sandbox.set_timeout(-1)

@@ -1,0 +1,275 @@
+# Made from the async face by scripts/generate-sync; change that one.
+"""Commands and processes."""
+
+import time
+
+import pytest
+from e2b_code_interpreter import (
+    AuthenticationException,
+    CommandExitException,
+    InvalidArgumentException,
+    NotFoundException,
+    Sandbox,
+    SandboxException,
+    TimeoutException,
+)
+from face_sync import Started, pause
+
+
+# covers: commands.run
+def test_both_streams_are_kept_and_called_back_with(sandbox: Sandbox) -> None:
+    out: list[str] = []
+    err: list[str] = []
+
+    result = sandbox.commands.run(
+        "echo one; echo two >&2; echo three", on_stdout=out.append, on_stderr=err.append
+    )
+
+    assert (result.stdout, result.stderr) == ("one\nthree\n", "two\n")
+    assert ("".join(out), "".join(err)) == ("one\nthree\n", "two\n")
+    assert result.exit_code == 0
+    assert result.error is None
+
+
+# covers: commands.run
+def test_a_command_runs_in_a_login_shell_of_the_user(sandbox: Sandbox) -> None:
+    result = sandbox.commands.run('echo "$USER $HOME $PWD $(id -un)"; shopt -q login_shell')
+
+    assert result.stdout == "user /home/user /home/user user\n"
+
+
+# covers: commands.run
+def test_variables_directory_and_user_can_be_chosen(sandbox: Sandbox) -> None:
+    result = sandbox.commands.run(
+        'echo "$WORD $PWD"', envs={"WORD": 'it\'s "quoted" $HOME'}, cwd="/tmp"
+    )
+
+    assert result.stdout == 'it\'s "quoted" $HOME /tmp\n'
+
+
+# covers: commands.run
+def test_a_relative_directory_is_in_the_home(sandbox: Sandbox) -> None:
+    sandbox.files.make_dir("sub")
+
+    result = sandbox.commands.run("pwd", cwd="sub")
+
+    assert result.stdout == "/home/user/sub\n"
+
+
+def test_a_missing_directory_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(InvalidArgumentException, match="/no/such"):
+        sandbox.commands.run("true", cwd="/no/such")
+
+
+def test_an_unknown_user_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(AuthenticationException):
+        sandbox.commands.run("true", user="nobody-of-that-name")
+
+
+def test_a_missing_program_is_an_exit_code(sandbox: Sandbox) -> None:
+    with pytest.raises(CommandExitException) as caught:
+        sandbox.commands.run("no-such-program")
+
+    assert caught.value.exit_code == 127
+    assert "no-such-program" in caught.value.stderr
+
+
+def test_a_command_that_is_killed_by_a_signal_says_so(sandbox: Sandbox) -> None:
+    with pytest.raises(CommandExitException) as caught:
+        sandbox.commands.run("kill -KILL $$")
+
+    assert caught.value.exit_code == -1
+    assert caught.value.error is not None
+    assert "killed" in caught.value.error
+
+
+# covers: commands.run
+def test_a_command_ends_at_its_timeout(sandbox: Sandbox) -> None:
+    with pytest.raises(TimeoutException):
+        sandbox.commands.run("echo $$ > pid; sleep 300", timeout=1)
+
+    pid = int(sandbox.files.read("pid"))
+    for _ in range(100):
+        if pid not in [process.pid for process in sandbox.commands.list()]:
+            break
+        pause(0.1)
+    assert pid not in [process.pid for process in sandbox.commands.list()]
+    result = sandbox.commands.run("pgrep -x sleep || echo none")
+    assert result.stdout == "none\n"
+
+
+# covers: commands.list
+def test_processes_are_listed(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("sleep 300", background=True, envs={"LISTED": "yes"}, cwd="/tmp")
+
+    (process,) = [one for one in sandbox.commands.list() if one.pid == command.pid]
+
+    assert process.cmd == "/bin/bash"
+    assert process.args == ["-l", "-c", "sleep 300"]
+    assert process.envs["LISTED"] == "yes"
+    assert process.cwd == "/tmp"
+
+
+# covers: commands.kill, handle.kill
+def test_a_command_can_be_killed(sandbox: Sandbox) -> None:
+    first = sandbox.commands.run("sleep 300", background=True)
+    second = sandbox.commands.run("sleep 300", background=True)
+
+    assert sandbox.commands.kill(first.pid)
+    assert second.kill()
+
+    for command in (first, second):
+        with pytest.raises(CommandExitException) as caught:
+            command.wait()
+        assert caught.value.exit_code == -1
+    assert not sandbox.commands.kill(first.pid)
+    assert not sandbox.commands.kill(4_000_000)
+
+
+# covers: commands.connect, handle.disconnect
+def test_a_command_survives_a_disconnect_and_can_be_found_again(
+    sandbox: Sandbox,
+) -> None:
+    command = sandbox.commands.run(
+        "for i in $(seq 100); do echo $i; sleep 0.1; [ -e stop ] && exit 7; done", background=True
+    )
+    command.disconnect()
+    pause(0.5)
+
+    again = sandbox.commands.connect(command.pid)
+    sandbox.files.write("stop", "")
+    with pytest.raises(CommandExitException) as caught:
+        again.wait()
+
+    assert again.pid == command.pid
+    assert caught.value.exit_code == 7
+    # What was printed before is not told again.
+    numbers = [int(line) for line in caught.value.stdout.split()]
+    assert numbers
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert numbers[0] > 1
+
+
+# covers: commands.connect
+def test_several_can_follow_one_command(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("read line; echo $line", background=True, stdin=True)
+    other = sandbox.commands.connect(command.pid)
+
+    sandbox.commands.send_stdin(command.pid, "hello\n")
+    first = command.wait()
+    second = other.wait()
+
+    assert first.stdout == second.stdout == "hello\n"
+
+
+# covers: commands.connect
+def test_one_who_comes_late_learns_the_end(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("exit 4", background=True)
+    with pytest.raises(CommandExitException):
+        command.wait()
+
+    late = sandbox.commands.connect(command.pid)
+    with pytest.raises(CommandExitException) as caught:
+        late.wait()
+
+    assert caught.value.exit_code == 4
+
+
+def test_nobody_can_connect_to_what_never_was(sandbox: Sandbox) -> None:
+    with pytest.raises(NotFoundException):
+        sandbox.commands.connect(4_000_000)
+    with pytest.raises(NotFoundException):
+        sandbox.commands.send_stdin(4_000_000, "x")
+
+
+# covers: commands.send_stdin, commands.close_stdin
+def test_input_reaches_a_command_until_it_is_closed(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("cat; echo end", background=True, stdin=True)
+
+    sandbox.commands.send_stdin(command.pid, "text ü\n")
+    sandbox.commands.send_stdin(command.pid, b"bytes\n")
+    sandbox.commands.close_stdin(command.pid)
+    result = command.wait()
+
+    assert result.stdout == "text ü\nbytes\nend\n"
+
+
+# covers: handle.send_stdin, handle.close_stdin
+def test_a_handle_takes_input(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("wc -l", background=True, stdin=True)
+
+    command.send_stdin("a\nb\n")
+    command.close_stdin()
+    result = command.wait()
+
+    assert result.stdout.strip() == "2"
+
+
+def test_a_command_without_input_takes_none(sandbox: Sandbox) -> None:
+    command = sandbox.commands.run("sleep 300", background=True)
+
+    with pytest.raises(SandboxException):
+        sandbox.commands.send_stdin(command.pid, "x\n")
+
+
+def test_a_command_without_input_sees_its_end(sandbox: Sandbox) -> None:
+    result = sandbox.commands.run("cat; echo end")
+
+    assert result.stdout == "end\n"
+
+
+# covers: commands.run
+def test_bytes_that_are_no_text_do_not_stop_a_stream(sandbox: Sandbox) -> None:
+    result = sandbox.commands.run(r"printf 'a\xffb'; printf '\xe2\x82'; sleep 0.2; printf '\xac'")
+
+    assert result.stdout == "a�b€"
+
+
+# covers: commands.run
+def test_large_output_is_whole_and_in_order(sandbox: Sandbox) -> None:
+    result = sandbox.commands.run("seq 300000")
+
+    assert result.stdout == "".join(f"{i}\n" for i in range(1, 300_001))
+
+
+def test_a_command_of_the_user_is_not_root_and_one_of_root_is(sandbox: Sandbox) -> None:
+    mine = sandbox.commands.run("id -u")
+    roots = sandbox.commands.run("id -u; echo $HOME", user="root")
+    through_sudo = sandbox.commands.run("sudo id -u")
+
+    assert mine.stdout == "1000\n"
+    assert roots.stdout == "0\n/root\n"
+    assert through_sudo.stdout == "0\n"
+
+
+def test_a_sandbox_that_is_killed_ends_its_commands_with_a_timeout() -> None:
+    sandbox = Sandbox.create()
+    seen: list[str] = []
+    running = Started(
+        lambda: sandbox.commands.run("echo begun; sleep 300", on_stdout=seen.append, timeout=0)
+    )
+    for _ in range(100):
+        if seen:
+            break
+        pause(0.05)
+
+    sandbox.kill()
+    begun = time.monotonic()
+    error = running.error()
+
+    assert seen == ["begun\n"]
+    assert isinstance(error, TimeoutException)
+    assert "killed" in str(error)
+    assert time.monotonic() - begun < 10
+    assert not sandbox.is_running()
+
+
+def test_a_server_in_the_background_answers_inside(sandbox: Sandbox) -> None:
+    sandbox.files.write("site/index.html", "served")
+    sandbox.commands.run("python3 -m http.server 3000 --directory site", background=True, timeout=0)
+
+    result = sandbox.commands.run(
+        "for i in $(seq 100); do curl -sf localhost:3000 && exit; sleep 0.1; done; exit 1"
+    )
+
+    assert result.stdout == "served"
