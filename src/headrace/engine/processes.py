@@ -14,6 +14,7 @@ from headrace.engine.agent import AgentConnection, read_field
 from headrace.engine.event_log import EventLog
 from headrace.engine.execution import Stop, timed_out
 from headrace.engine.expiry import TimeLimit
+from headrace.engine.history import History, name_program
 from headrace.engine.log_store import LogStore
 from headrace.engine.output import OutputPump
 from headrace.engine.pipes import PipeWriter, Sink, drain, open_pipe
@@ -33,6 +34,7 @@ from headrace.model.events import (
     Stream,
 )
 from headrace.model.ids import ProcessId
+from headrace.model.life import Level
 from headrace.model.records import PROCESS_CODEC
 from headrace.model.specs import MIB, Limits, ProcessRequest, PtySize, check_whole
 from headrace_guest.protocol import AgentExit, AgentReply
@@ -289,8 +291,10 @@ class Processes:
         logs: LogStore,
         tasks: TaskGroup,
         was_oom: Callable[[], Awaitable[bool]],
+        history: History | None = None,
     ) -> None:
         self._agent = agent
+        self._history = history
         self._logs = logs
         self._tasks = tasks
         self._was_oom = was_oom
@@ -304,9 +308,14 @@ class Processes:
         return list(self._running.values())
 
     def find(self, key: int | str) -> Process:
-        """Give a process by its pid or id; by id also one that has ended lately."""
-        known = [*self._running.values(), *reversed(self._ended)]
+        """Give a process by its pid or id, else the newest with this tag.
+
+        Those that run come first, then those that have ended lately.
+        """
+        known = [*reversed(self._running.values()), *reversed(self._ended)]
         found = next((each for each in known if key in (each.id, each.pid)), None)
+        if found is None:
+            found = next((each for each in known if key == each.request.tag), None)
         if found is None:
             raise ProcessNotFoundError(f"there is no process {key!r} in this sandbox", process=key)
         return found
@@ -374,6 +383,10 @@ class Processes:
         log: EventLog[Any] = self._logs.create(process.id, PROCESS_CODEC, max_output=limits.output)
         process.begin(pid, log, limits)
         self._running[pid] = process
+        if self._history is not None:
+            program, user = name_program(process.request.argv), process.request.user
+            fields = {"pid": pid, "program": program, "user": user}
+            self._history.note("process started", fields)
         self._tasks.start_soon(self._see_through, process)
 
     def _keep(self, process: Process) -> None:
@@ -387,8 +400,19 @@ class Processes:
     async def _see_through(self, process: Process) -> None:
         await process.run(self._was_oom)
         self._running.pop(process.pid, None)
+        self._note_end(process)
         self._keep(process)
         self._sinks.extend(Sink(fd) for fd in process.keep_pipes())
         while self._sinks and (len(self._sinks) > _MAX_SINKS or self._sinks[0].is_closed):
             self._sinks.popleft().close()
         await process.close_channels()
+
+    def _note_end(self, process: Process) -> None:
+        end = cast("ProcessExited | None", process.log.terminal)
+        if self._history is None or end is None:
+            return
+        fields: dict[str, object] = {"pid": process.pid, "reason": end.reason}
+        if end.exit_code is not None:
+            fields["exit_code"] = end.exit_code
+        level = Level.WARN if end.reason is FinishReason.OOM else Level.INFO
+        self._history.note("process ended", fields, level)
