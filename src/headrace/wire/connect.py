@@ -77,7 +77,8 @@ def encode_end(error: bytes | None = None) -> bytes:
 def parse_timeout(text: str | None) -> float | None:
     """Read ``Connect-Timeout-Ms``, in seconds; None if there is none.
 
-    Raises InvalidRequestError for anything but a positive number of at most ten digits.
+    Raises InvalidRequestError for anything but a whole number of at most ten digits. With 0 the
+    time is over when the call arrives.
     """
     if text is None:
         return None
@@ -91,7 +92,8 @@ def parse_timeout(text: str | None) -> float | None:
 class EnvelopeReader:
     """Cuts the body of a stream into messages of at most ``maximum`` bytes.
 
-    Raises InvalidRequestError for what is no envelope of a client; it is of no more use then.
+    Raises InvalidRequestError for what is no envelope of a client, as soon as its header is there;
+    it is of no more use then. It keeps an envelope that is incomplete, and the last piece.
     """
 
     def __init__(self, maximum: int) -> None:

@@ -6,7 +6,7 @@ left without an end, which makes the server break the connection off: that is ho
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,7 +17,7 @@ from headrace.adapters.e2b.exchange import Exchange
 from headrace.engine.event_index import EventReader
 from headrace.engine.event_log import EventLog
 from headrace.engine.sandbox import Sandbox
-from headrace.model.events import FinishReason
+from headrace.model.events import FinishReason, ProcessExited
 
 _ALONE = 0.05
 """For so many seconds a stream runs without a second task that watches for the client's end."""
@@ -34,11 +34,16 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Form:
-    """How a stream looks: its events, its signs of life, and what comes after the last event."""
+    """How a stream looks: its events, its signs of life, and what comes after the last event.
+
+    ``prepare`` gives what is encoded in place of a batch, if more must be known than it has; what
+    it raises ends the stream.
+    """
 
     encode: Callable[[Sequence[Any]], bytes]
     keepalive: Callable[[], bytes]
     end: bytes = b""
+    prepare: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]] | None = None
 
 
 class Following:
@@ -92,17 +97,26 @@ class Following:
         if is_last and self._is_broken_off():
             batch = [event for event in batch if type(event) is not self._log.codec.terminal]
             self._ending = Ending.BROKEN_OFF
-        data = self._form.encode(batch) if batch else b""
+        data = await self._encode(batch) if batch else b""
         if self._ending is None and is_last:
-            await self._exchange.end(data + self._form.end)
+            # Said first: an answer must not get a second end if its time is over meanwhile.
             self._ending = Ending.COMPLETE
+            await self._exchange.end(data + self._form.end)
         elif data:
             await self._exchange.write(data)
         return True
 
+    async def _encode(self, batch: Sequence[Any]) -> bytes:
+        prepare = self._form.prepare
+        return self._form.encode(batch if prepare is None else await prepare(batch))
+
     def _is_broken_off(self) -> bool:
-        """Say whether the log ended because its sandbox did."""
-        reason = self._log.terminal.reason if self._log.terminal is not None else None
-        return reason in (FinishReason.KILLED, FinishReason.NODE_LOST) and (
-            not self._sandbox.is_alive
-        )
+        """Say whether the log ended because its sandbox did.
+
+        A process whose own end was seen had one, even if the sandbox is gone by now.
+        """
+        terminal = self._log.terminal
+        reason = terminal.reason if terminal is not None else None
+        if reason not in (FinishReason.KILLED, FinishReason.NODE_LOST) or self._sandbox.is_alive:
+            return False
+        return not (isinstance(terminal, ProcessExited) and terminal.signal is not None)
