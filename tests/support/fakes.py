@@ -297,6 +297,7 @@ class FakeAgent:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.files: dict[str, bytes] = {}
+        self.disk: tuple[int, int] | None = (100, 40)
         self.requests: list[dict[str, Any]] = []
         self.ignored: set[str] = set()
         self.processes: dict[int, FakeProcess] = {}
@@ -478,7 +479,11 @@ class FakeAgent:
         await self.reply(request, entry={**self.entry(request["path"]), "attributes": attributes})
 
     async def _disk_usage(self, request: Mapping[str, Any]) -> None:
-        await self.reply(request, total=100, free=40, inodes=10, inodes_free=7)
+        if self.disk is None:
+            await self.refuse(request, "internal", "it cannot be counted")
+            return
+        total, free = self.disk
+        await self.reply(request, total=total, free=free, inodes=10, inodes_free=7)
 
     async def _remove(self, request: Mapping[str, Any]) -> None:
         found = self.files.pop(request["path"], None)
@@ -548,6 +553,7 @@ class FakeLauncher:
         self.make_kernel: Callable[..., FakeKernel] = FakeKernel
         self.kernel_starts = 0
         self.oom_kills = 0
+        self.cpu_seconds = 0.5
         self.family: str | None = None
         self._ended = anyio.Event()
 
@@ -687,7 +693,7 @@ class FakeLauncher:
             request,
             memory=1,
             memory_peak=2,
-            cpu_seconds=0.5,
+            cpu_seconds=self.cpu_seconds,
             processes=3,
             oom_kills=self.oom_kills,
         )

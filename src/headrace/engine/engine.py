@@ -21,6 +21,7 @@ from headrace.engine.pool import Pool
 from headrace.engine.sandbox import Sandbox, SandboxServices, Timings
 from headrace.engine.store import RecentSandboxes, SandboxRecord, Store
 from headrace.engine.templates import Templates
+from headrace.engine.usage import UsageRecorder
 from headrace.model import ids
 from headrace.model.errors import (
     ExecutionNotFoundError,
@@ -67,7 +68,8 @@ class Engine:
         self._clock = outside.clock
         self._store = outside.store
         self._meter = outside.meter
-        self._templates = Templates(config.template_aliases)
+        self.templates = Templates(config.template_aliases)
+        self.usage = UsageRecorder(outside.clock, self.list)
         self._services = SandboxServices(
             config, launcher, logs, report, self._clock, self._forget, self._note_deadline
         )
@@ -159,7 +161,7 @@ class Engine:
         return sandbox
 
     async def _find_or_make(self, spec: SandboxSpec) -> Sandbox:
-        template = self._templates.find(spec.template)
+        template = self.templates.find(spec.template)
         spec.limits.check_within(self.config.max_limits)
         self._check_open()
         self._check_share(spec.tenant)
@@ -274,6 +276,7 @@ class Engine:
 
     def _begin(self) -> None:
         self._tasks.start_soon(self._reaper.run)
+        self._tasks.start_soon(self.usage.run)
         if self.config.pool_size:
             self._tasks.start_soon(self._pool.run)
 
@@ -303,6 +306,7 @@ class Engine:
         if self._taken.pop(sandbox.id, None) is not None:
             self._remember(sandbox)
             self._meter.sandbox_ended()
+        self.usage.forget(sandbox)
         self._pool.discard(sandbox)
         self._pool.refill()
 

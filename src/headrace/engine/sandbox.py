@@ -28,6 +28,7 @@ from headrace.engine.contexts import Contexts, runnable
 from headrace.engine.execution import Execution
 from headrace.engine.expiry import Clock
 from headrace.engine.files import Files
+from headrace.engine.history import History
 from headrace.engine.kernel import KernelStarter, LauncherControl, name_of
 from headrace.engine.launcher import ExitNotice, Launcher, Stats
 from headrace.engine.log_store import LogStore
@@ -134,6 +135,7 @@ class Sandbox:
         self.ends_at = services.clock.monotonic() + spec.limits.lifetime
         self.end_detail: str | None = None
         self.timings = Timings()
+        self.history = History(services.clock.now)
         self._lifetime = spec.limits.lifetime
         self._services = services
         self._launcher = services.launcher
@@ -276,12 +278,14 @@ class Sandbox:
         check_positive("timeout", seconds)
         self._check_alive()
         self._set_lifetime(seconds)
+        self.history.note("timeout set", {"seconds": f"{seconds:g}"})
 
     def adopt(self, spec: SandboxSpec) -> None:
         """Become what somebody asked for; the limits of processes inside must be the same."""
         self.spec = spec
         self.created_at = self._services.clock.now()
         self._set_lifetime(spec.limits.lifetime)
+        self.history.begin({"template": spec.template, "timeout": f"{spec.limits.lifetime:g}"})
 
     async def extend(self, seconds: float) -> None:
         """Let the sandbox live at least that long from now; a later deadline stays."""
@@ -289,6 +293,7 @@ class Sandbox:
         self._check_alive()
         if self._services.clock.monotonic() + seconds > self.ends_at:
             self._set_lifetime(seconds)
+            self.history.note("timeout extended", {"seconds": f"{seconds:g}"})
 
     async def pause(self, *, stops_lifetime: bool = False) -> None:
         """Stop everything inside where it stands, and the clocks of all time limits with it.
@@ -302,6 +307,7 @@ class Sandbox:
         await self._launcher.freeze(self.id)
         if self.state is SandboxState.RUNNING:
             self._move(SandboxState.PAUSED)
+            self.history.note("sandbox paused")
             self._contexts.pause()
             inside.processes.pause()
             if stops_lifetime:
@@ -314,6 +320,7 @@ class Sandbox:
         await self._launcher.thaw(self.id)
         if self.state is SandboxState.PAUSED:
             self._move(SandboxState.RUNNING)
+            self.history.note("sandbox resumed")
             self._contexts.resume()
             self._inside.processes.resume()
 
@@ -421,7 +428,7 @@ class Sandbox:
         await agent.await_ready(config.sandbox_start_timeout)
         self.timings.fork, self.timings.namespaces = forked - started, monotonic() - forked
         watches = Watches(agent, logs, tasks, lambda: WatchId(self._make_id()))
-        processes = Processes(agent, logs, tasks, self._was_out_of_memory)
+        processes = Processes(agent, logs, tasks, self._was_out_of_memory, self.history)
         self._inside = _Inside(Files(agent, watches), watches, processes)
         self._contexts.begin(tasks)
         self._contexts.default(Language.PYTHON)

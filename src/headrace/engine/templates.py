@@ -44,6 +44,12 @@ class Templates:
             )
         return template
 
+    def aliases(self, template: Template) -> tuple[str, ...]:
+        """Give the other names of a template, sorted."""
+        return tuple(
+            sorted(alias for alias, name in self._aliases.items() if name == template.name)
+        )
+
     def list(self) -> list[Template]:
         """Give all templates, by name."""
         return sorted(self._by_name.values(), key=lambda template: template.name)

@@ -1,5 +1,6 @@
 """The engine as one tenant sees it: what belongs to somebody else does not exist."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,8 +8,10 @@ from headrace.engine.engine import Engine
 from headrace.engine.event_log import EventLog
 from headrace.engine.sandbox import Sandbox
 from headrace.engine.store import SandboxRecord
+from headrace.engine.templates import Templates
 from headrace.model.errors import ExecutionNotFoundError, SandboxNotFoundError
 from headrace.model.ids import sandbox_of
+from headrace.model.life import Usage
 from headrace.model.specs import Limits, SandboxSpec
 
 
@@ -26,6 +29,16 @@ class TenantEngine:
     def default_limits(self) -> Limits:
         """The limits of a sandbox that asks for none."""
         return self._engine.config.default_limits
+
+    @property
+    def max_limits(self) -> Limits:
+        """The most that a sandbox may ask for."""
+        return self._engine.config.max_limits
+
+    @property
+    def templates(self) -> Templates:
+        """What sandboxes can be made of; the same for all tenants."""
+        return self._engine.templates
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Give this tenant a new sandbox; raises like `Engine.create`."""
@@ -50,6 +63,10 @@ class TenantEngine:
     async def kill(self, sandbox_id: str) -> None:
         """End a sandbox; returns when nothing of it is left."""
         await self.find(sandbox_id).kill()
+
+    async def usage(self, sandbox: Sandbox) -> Sequence[Usage]:
+        """Give what a sandbox used over time, the oldest first; see `UsageRecorder.samples`."""
+        return await self._engine.usage.samples(sandbox)
 
     def find_owner(self, thing_id: str) -> Sandbox:
         """Give the living sandbox that an execution, a context, a process or a watch belongs to.

@@ -23,3 +23,9 @@ def test_an_unknown_template_is_named_with_the_known_ones() -> None:
 def test_an_alias_of_nothing_is_refused() -> None:
     with pytest.raises(TemplateNotFoundError, match="'gone'"):
         Templates({"base": "gone"})
+
+
+def test_a_template_tells_its_other_names() -> None:
+    templates = Templates({"z": "code-interpreter", "base": "code-interpreter"})
+
+    assert templates.aliases(templates.find("z")) == ("base", "z")
