@@ -207,7 +207,8 @@ _CAUSES: Mapping[FinishReason, str] = {
     FinishReason.KILLED: "the execution was ended from outside",
     FinishReason.NODE_LOST: "the service went away",
 }
-_UNITS: Mapping[str, str] = {"timeout": "s", "output": "bytes", "memory": "bytes"}
+_SAID_BY_DETAIL = frozenset({FinishReason.KERNEL_DIED, FinishReason.KILLED})
+_UNITS: Mapping[str, str] = {"timeout": " s", "output": " bytes", "memory": " bytes"}
 
 
 def _describe_error(event: ExecutionFinished, raised: CodeRaised | None) -> Record | None:
@@ -232,13 +233,13 @@ def _explain(event: ExecutionFinished) -> str:
     """Say what ended an execution that did not end by itself."""
     cause = _CAUSES[event.reason]
     if event.limit is not None and event.limit_value is not None:
-        unit = _UNITS.get(event.limit, "")
-        cause += f" ({event.limit}: {event.limit_value:.15g} {unit})".replace(" )", ")")
-    if event.detail is not None:
-        cause += f": {event.detail}"
+        cause += f" ({event.limit}: {event.limit_value:.15g}{_UNITS.get(event.limit, '')})"
+    parts = [cause] if event.detail is None else [cause, event.detail]
+    if event.detail is not None and event.reason in _SAID_BY_DETAIL and event.limit is None:
+        parts = [event.detail]
     if event.state_lost:
-        cause += "; the state of the context is lost"
-    return cause
+        parts.append("the state of the context is lost")
+    return "; ".join(parts)
 
 
 def _make_error(name: str, value: str, traceback: str) -> Record:
