@@ -28,7 +28,11 @@ AT = 1795230116.889582
 ISO = "2026-11-21T03:01:56.889582Z"
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -151,6 +155,15 @@ def test_huge_numbers_and_half_characters_keep_what_they_are() -> None:
     bundle: dict[str, Json] = {"application/json": [2**70, "\ud800", "é"]}
     (line,) = lines_of(ResultDisplayed(2, AT, Result(bundle)))
     assert line["json"] == [2**70, "\ud800", "é"]
+
+
+@pytest.mark.parametrize("beside", [1, 2**70, "é", "\ud800"])
+def test_numbers_that_json_does_not_have_are_null(beside: Json) -> None:
+    bundle: dict[str, Json] = {"application/json": [float("inf"), beside]}
+    data = ExecutionEncoder().encode([ResultDisplayed(2, AT, Result(bundle))])
+    assert b"Infinity" not in data
+    (line,) = read(data)
+    assert line["json"] == [None, beside]
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -131,10 +131,19 @@ def _encode_result(event: ResultDisplayed) -> bytes:
 
 
 def _encode_record(record: Record) -> bytes:
-    line = encode_json(record)
+    try:
+        line = encode_json(record)
+    except ValueError:
+        # Infinity beside a huge integer; a hostile kernel sends it as 1e999.
+        line = encode_json(json.loads(json.dumps(record), parse_constant=_as_null))
     if not line.isascii():
-        line = json.dumps(record, separators=(",", ":")).encode("ascii")
+        # The fast encoder has made null of infinities, which this one cannot.
+        line = json.dumps(json.loads(line), separators=(",", ":")).encode("ascii")
     return line + b"\n"
+
+
+def _as_null(_constant: str) -> None:
+    """Give what JSON has for numbers that are none."""
 
 
 def _format(timestamp: float) -> str:
