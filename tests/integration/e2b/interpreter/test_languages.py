@@ -1,0 +1,85 @@
+"""The other languages over HTTP: what each prints, is worth and fails with."""
+
+import pytest
+
+from tests.support.interpreting import (
+    HOSTILE,
+    Interpreter,
+)
+
+pytestmark = pytest.mark.sandbox
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "stdout", "value"),
+    [
+        ("javascript", "console.log('hi'); 'text'", "hi\n", "text"),
+        ("js", "const p = await Promise.resolve(42); p", "", "42"),
+        ("js", "import os from 'os'; typeof os.cpus", "", "function"),
+        ("js", "process.cwd()", "", "/home/user"),
+        (" TS\n", "enum E { A = 3 }\nconst y: number = E.A; y", "", "3"),
+        ("typescript", "console.log('hi' as string)", "hi\n", None),
+        ("bash", "echo hi; pwd", "hi\n/home/user\n", None),
+        ("java", 'System.out.println("hi"); "text"', "hi\n", "text"),
+        ("Java", 'System.getProperty("user.dir")', "", "/home/user"),
+        ("java", "int x = 40;\nx + 2", "", "42"),
+    ],
+)
+async def test_every_language_prints_and_has_values(
+    shared: Interpreter, language: str, code: str, stdout: str, value: str | None
+) -> None:
+    outcome = await shared.outcome(code, language=language)
+    assert outcome.error is None
+    assert outcome.stdout == stdout
+    texts = [each["text"] for each in outcome.results if each["is_main_result"]]
+    assert texts == ([] if value is None else [value])
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("js", "console.log(`${process.env.GIVEN ?? 'gone'} ${process.env.OURS}`)"),
+        ("ts", "console.log(`${process.env.GIVEN ?? 'gone'} ${process.env.OURS}`)"),
+        ("bash", 'printf "%s %s\\n" "${GIVEN-gone}" "$OURS"'),
+        (
+            "java",
+            "import java.util.Optional;\n"
+            'System.out.println(Optional.ofNullable(System.getenv("GIVEN")).orElse("gone")'
+            ' + " " + System.getenv("OURS"));',
+        ),
+        (
+            "java",
+            'System.out.println(System.getProperty("GIVEN", "gone") + " "'
+            ' + System.getenv("OURS"));',
+        ),
+    ],
+)
+async def test_variables_hold_for_one_execution_in_every_language(
+    shared: Interpreter, language: str, code: str
+) -> None:
+    given = await shared.outcome(code, language=language, env_vars={"GIVEN": HOSTILE})
+    assert given.stdout == f"{HOSTILE} of the sandbox\n"
+    after = await shared.outcome(code, language=language)
+    assert after.stdout == "gone of the sandbox\n"
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "name", "value"),
+    [
+        ("js", "throw new TypeError('bad')", "TypeError", "bad"),
+        ("ts", "const x: = 1", "SyntaxError", ""),
+        ("bash", "(exit 3)", "ExitStatus", "3"),
+        ("java", 'throw new IllegalStateException("bad");', "IllegalStateException", "bad"),
+        ("js", "process.exit(3)", "UnexpectedEndOfExecution", "status 3"),
+        ("bash", "exit 4", "UnexpectedEndOfExecution", "status 4"),
+    ],
+)
+async def test_every_language_tells_its_errors(
+    shared: Interpreter, language: str, code: str, name: str, value: str
+) -> None:
+    outcome = await shared.outcome(code, language=language)
+    assert outcome.error is not None
+    assert outcome.error["name"].endswith(name)
+    assert value in outcome.error["value"]
+    assert outcome.error["traceback"]
+    assert "\x1b" not in outcome.error["traceback"]
