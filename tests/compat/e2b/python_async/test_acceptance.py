@@ -53,7 +53,7 @@ async def test_a_command_that_fails_raises_with_its_exit_code(sandbox: AsyncSand
     assert raised.error == "exit status 3"
 
 
-# covers: handle.wait, handle.pid
+# covers: handle.wait
 async def test_a_background_command_returns_at_once(sandbox: AsyncSandbox) -> None:
     begun = time.monotonic()
 

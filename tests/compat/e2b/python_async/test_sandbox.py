@@ -168,7 +168,7 @@ async def test_a_sandbox_ends_at_its_timeout(sandbox: AsyncSandbox) -> None:
         await sandbox.set_timeout(100)
 
 
-# covers: Sandbox.list, paginator.next_items, paginator.has_next, paginator.next_token
+# covers: Sandbox.list, paginator.next_items
 async def test_a_list_has_pages_and_filters(metadata: dict[str, str]) -> None:
     made = [await AsyncSandbox.create(metadata={**metadata, "n": "a b&c=é"}) for _ in range(3)]
     other = await AsyncSandbox.create(metadata={**metadata, "n": "other"})

@@ -21,7 +21,7 @@ def pairs(events: list) -> list[tuple[str, FilesystemEventType]]:
     return [(event.name, event.type) for event in events]
 
 
-# covers: files.watch_dir, watch.stop, watch.get_new_events
+# covers: files.watch_dir, watch.stop
 async def test_what_happens_in_a_directory_is_told(sandbox: AsyncSandbox) -> None:
     await sandbox.files.make_dir("d")
 

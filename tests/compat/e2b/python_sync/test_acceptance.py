@@ -54,7 +54,7 @@ def test_a_command_that_fails_raises_with_its_exit_code(sandbox: Sandbox) -> Non
     assert raised.error == "exit status 3"
 
 
-# covers: handle.wait, handle.pid
+# covers: handle.wait
 def test_a_background_command_returns_at_once(sandbox: Sandbox) -> None:
     begun = time.monotonic()
 

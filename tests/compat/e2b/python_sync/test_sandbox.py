@@ -169,7 +169,7 @@ def test_a_sandbox_ends_at_its_timeout(sandbox: Sandbox) -> None:
         sandbox.set_timeout(100)
 
 
-# covers: Sandbox.list, paginator.next_items, paginator.has_next, paginator.next_token
+# covers: Sandbox.list, paginator.next_items
 def test_a_list_has_pages_and_filters(metadata: dict[str, str]) -> None:
     made = [Sandbox.create(metadata={**metadata, "n": "a b&c=é"}) for _ in range(3)]
     other = Sandbox.create(metadata={**metadata, "n": "other"})

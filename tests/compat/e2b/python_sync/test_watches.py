@@ -22,7 +22,7 @@ def pairs(events: list) -> list[tuple[str, FilesystemEventType]]:
     return [(event.name, event.type) for event in events]
 
 
-# covers: files.watch_dir, watch.stop, watch.get_new_events
+# covers: files.watch_dir, watch.stop
 def test_what_happens_in_a_directory_is_told(sandbox: Sandbox) -> None:
     sandbox.files.make_dir("d")
 
