@@ -4,10 +4,12 @@ The data plane is told by the header ``E2b-Sandbox-Id``, by a host name, or by a
 URL of a file; everything else is the control plane.
 """
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 from headrace.adapters.base import Access, ASGIApp, Message, Receive, Scope, Send, note
-from headrace.adapters.e2b.access import SignedUrl, Tokens
+from headrace.adapters.e2b.access import Purpose, SignedUrl, Tokens
 from headrace.adapters.e2b.answers import Answer
 from headrace.adapters.e2b.call import Call, ControlCall
 from headrace.adapters.e2b.control.routes import ROUTES as CONTROL_ROUTES
@@ -41,6 +43,8 @@ AGENT_PORT = 49983
 INTERPRETER_PORT = 49999
 
 _LAST_PORT = 65535
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_Header: TypeAlias = tuple[bytes, bytes]
 _OURS = frozenset({b"e2b-sandbox-id", b"e2b-sandbox-port", b"e2b-traffic-access-token"})
 
 
@@ -110,17 +114,26 @@ class E2bApp:
         receive: Receive,
         send: Send,
     ) -> None:
-        exchange = Exchange(
-            scope, receive, _only_head(send) if _is_head(scope) else send, self._settings
-        )
+        exchange = Exchange(scope, receive, send, self._settings)
+        try:
+            await self._answer(work, exchange)
+        except (ClientGoneError, _HeadSentError):
+            return
+
+    async def _answer(
+        self, work: Callable[[Exchange], Awaitable[None]], exchange: Exchange
+    ) -> None:
+        if _is_head(exchange.scope):
+            exchange.send = _HeadOnly(exchange.send)
         try:
             await work(exchange)
         except (ClientGoneError, _HeadSentError):
-            return
+            raise
         except HeadraceError as error:
-            await self._refuse(json_error(error, scope), exchange)
+            await self._refuse(json_error(error, exchange.scope), exchange)
         except Exception as error:  # noqa: BLE001 - logged, and told without its details
-            await self._refuse(json_error(unknown_failure(error, scope), scope), exchange)
+            failure = unknown_failure(error, exchange.scope)
+            await self._refuse(json_error(failure, exchange.scope), exchange)
 
     @staticmethod
     async def _refuse(answer: Answer, exchange: Exchange) -> None:
@@ -170,13 +183,22 @@ class E2bApp:
         if not is_public and not self._registry.has_traffic_token(sandbox, scope):
             await self._refuse(traffic_refused(sandbox.id), call.exchange)
             return
-        scope["headers"] = [each for each in scope["headers"] if each[0] not in _OURS]
+        scope["headers"] = self._leave_out_ours(sandbox, scope["headers"])
         scope["headrace.sandbox"] = sandbox
         scope["headrace.port"] = port
         scope["headrace.port_path"] = scope["path"]
         scope["headrace.port_raw_path"] = scope["raw_path"]
         scope["headrace.is_main_origin"] = is_main_origin
-        await self._ports(scope, call.exchange.receive, call.exchange.send)
+        # What a server inside answers to HEAD is its own affair, so it is passed on as it is.
+        send = call.exchange.send
+        whole = send.whole if isinstance(send, _HeadOnly) else send
+        await self._ports(scope, call.exchange.receive, whole)
+
+    def _leave_out_ours(self, sandbox: Sandbox, headers: Iterable[_Header]) -> list[_Header]:
+        """Leave out what is for us; a header for the agent's token may also be a server's own."""
+        token = self._registry.tokens.make(Purpose.AGENT, sandbox.id).encode()
+        ours = (b"x-access-token", token)
+        return [each for each in headers if each[0] not in _OURS and tuple(each) != ours]
 
     async def _serve_signed(self, exchange: Exchange) -> None:
         """Serve a URL that carries no header of ours: its signature says whose file it is."""
@@ -217,13 +239,16 @@ def _is_head(scope: Scope) -> bool:
     return bool(scope["type"] == "http" and scope["method"] == "HEAD")
 
 
-def _only_head(send: Send) -> Send:
-    async def send_head(message: Message) -> None:
-        await send(message)
-        await send({"type": "http.response.body", "body": b""})
-        raise _HeadSentError
+class _HeadOnly:
+    """Sends the head of an answer and ends whoever was about to send its body."""
 
-    return send_head
+    def __init__(self, whole: Send) -> None:
+        self.whole = whole
+
+    async def __call__(self, message: Message) -> None:
+        await self.whole(message)
+        await self.whole({"type": "http.response.body", "body": b""})
+        raise _HeadSentError
 
 
 def _find_key(exchange: Exchange) -> str | None:
@@ -235,6 +260,6 @@ def _find_key(exchange: Exchange) -> str | None:
 
 
 def _read_port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LAST_PORT):
+    if not (_PORT.fullmatch(text) and 1 <= int(text) <= _LAST_PORT):
         raise InvalidRequestError(f"a port is a number from 1 to {_LAST_PORT}, got {text[:40]!r}")
     return int(text)

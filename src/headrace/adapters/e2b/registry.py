@@ -3,6 +3,7 @@
 All of it lives as long as the sandbox, and in the node that owns it.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import anyio
 
 from headrace.adapters.base import Scope, note
 from headrace.adapters.e2b.access import Purpose, SignedUrl, Tokens
+from headrace.adapters.e2b.creations import Creations
 from headrace.adapters.e2b.exchange import find_header
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox, SandboxState
@@ -34,17 +36,21 @@ class Details:
     """
 
     network: Mapping[str, Any] | None = None
-    allow_internet: bool | None = None
     timeout: float = DEFAULT_TIMEOUT
     is_public: bool = True
     waking: anyio.Lock = field(default_factory=anyio.Lock)
 
 
 class Registry:
-    """Finds sandboxes for the data plane, whose requests carry no API key."""
+    """Finds sandboxes for the data plane, whose requests carry no API key.
+
+    ``creations`` are those that clients may ask for again, ``since`` is when all this began.
+    """
 
     def __init__(self, engine: Engine, tokens: Tokens) -> None:
         self.tokens = tokens
+        self.creations = Creations()
+        self.since = time.time()
         self._engine = engine
         self._details: dict[str, Details] = {}
 
@@ -98,18 +104,25 @@ class Registry:
                 return sandbox
         return None
 
-    async def _wake(self, sandbox: Sandbox) -> None:
-        details = self.details(sandbox)
-        async with details.waking:
+    async def resume(self, sandbox: Sandbox, seconds: float) -> bool:
+        """Wake a sandbox that is paused, to live so many seconds; says whether it was paused.
+
+        Of several requests at the same time one wakes it. Raises what the engine raises.
+        """
+        async with self.details(sandbox).waking:
             if sandbox.state is not SandboxState.PAUSED:
-                return
-            try:
-                await sandbox.resume()
-                await sandbox.set_timeout(details.timeout)
-            except WrongStateError:
-                return
-            except HeadraceError as error:
-                raise SandboxNotFoundError(f"it could not be woken: {error.message}") from error
+                return False
+            await sandbox.resume()
+            await sandbox.set_timeout(seconds)
+            return True
+
+    async def _wake(self, sandbox: Sandbox) -> None:
+        try:
+            await self.resume(sandbox, self.details(sandbox).timeout)
+        except WrongStateError:
+            return
+        except HeadraceError as error:
+            raise SandboxNotFoundError(f"it could not be woken: {error.message}") from error
 
     def _forget_the_dead(self) -> None:
         living = {sandbox.id for sandbox in self._engine.list()}
