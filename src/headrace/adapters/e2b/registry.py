@@ -14,6 +14,7 @@ from headrace.adapters.base import Scope, note
 from headrace.adapters.e2b.access import Purpose, SignedUrl, Tokens
 from headrace.adapters.e2b.creations import Creations
 from headrace.adapters.e2b.exchange import find_header
+from headrace.adapters.e2b.watcher import Watcher
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox, SandboxState
 from headrace.model.errors import (
@@ -32,13 +33,15 @@ class Details:
     """What a client said about a sandbox that only this dialect cares for.
 
     ``network`` is its network object as it came, ``timeout`` the seconds it last asked for,
-    ``is_public`` whether its ports are for everybody who knows their names.
+    ``is_public`` whether its ports are for everybody who knows their names. ``watchers`` are the
+    directories that clients watch by asking again and again, by the ids they know.
     """
 
     network: Mapping[str, Any] | None = None
     timeout: float = DEFAULT_TIMEOUT
     is_public: bool = True
     waking: anyio.Lock = field(default_factory=anyio.Lock)
+    watchers: dict[str, Watcher] = field(default_factory=dict)
 
 
 class Registry:
