@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 from headrace.adapters.base import Access, ASGIApp, Message, Receive, Scope, Send, note
-from headrace.adapters.e2b.access import Purpose, SignedUrl, Tokens
+from headrace.adapters.e2b.access import Purpose, Tokens
 from headrace.adapters.e2b.answers import Answer
 from headrace.adapters.e2b.call import Call, ControlCall
 from headrace.adapters.e2b.control.routes import ROUTES as CONTROL_ROUTES
 from headrace.adapters.e2b.debugging import DEBUG_SANDBOX, DebugSandbox
-from headrace.adapters.e2b.envd.files import serve_signed
+from headrace.adapters.e2b.envd.files import read_signed_url, serve_signed
 from headrace.adapters.e2b.envd.service import serve as serve_agent
 from headrace.adapters.e2b.errors import (
     ClientGoneError,
@@ -212,23 +212,6 @@ class E2bApp:
             await exchange.give(sandbox_gone(signer.id))
             return
         await serve_signed(Call(exchange, sandbox, self._registry), url)
-
-
-def read_signed_url(exchange: Exchange) -> SignedUrl:
-    """Read what a URL to a file says of its signature."""
-    query = exchange.query()
-
-    def first(name: str) -> str | None:
-        values = query.get(name)
-        return values[0] if values else None
-
-    return SignedUrl(
-        path=first("path") or "",
-        operation="read" if exchange.method in ("GET", "HEAD") else "write",
-        username=first("username") or "",
-        signature=first("signature") or "",
-        expiration=first("signature_expiration"),
-    )
 
 
 class _HeadSentError(Exception):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from headrace.adapters.e2b.answers import Answer, json_answer
 from headrace.adapters.e2b.call import Call
 from headrace.adapters.e2b.envd import filesystem, processes, status, watchers
-from headrace.adapters.e2b.envd.files import serve_files
+from headrace.adapters.e2b.envd.files import serve_compose, serve_files
 from headrace.adapters.e2b.envd.rpc import Method, call_method
 from headrace.model.errors import NotFoundError, UnauthenticatedError
 
@@ -36,6 +36,8 @@ async def serve(call: Call, *, is_trusted: bool) -> None:
     page = status.PAGES.get(exchange.path)
     if method is not None:
         await call_method(call, method)
+    elif exchange.path == "/files/compose":
+        await serve_compose(call)
     elif page is not None and exchange.method == "GET":
         await page(call)
     else:
