@@ -4,34 +4,38 @@ import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.FileSystem;
 import java.nio.file.FileSystems;
-import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import java.util.Set;
 
 /**
  * Variables and directory that hold for one execution only.
  *
  * <p>Java reads both once, when it starts. So they are changed where it keeps them and, as child
  * processes and the opening of files use them, in the process itself, if this Java can call C.
- * The variables are system properties, too, as far as no property has such a name.
+ * The variables are system properties, too, and so are those of the whole context.
  */
 final class Surroundings {
     private final Map<String, String> formerVariables = new LinkedHashMap<>();
-    private final Set<String> newProperties = new HashSet<>();
+    private final Map<String, String> formerProperties = new LinkedHashMap<>();
     private String formerDirectory = "";
     private Map<String, String> variables;
     private Native calls;
+
+    Surroundings() {
+        for (Map.Entry<String, String> entry : System.getenv().entrySet()) {
+            if (!entry.getKey().isEmpty() && System.getProperty(entry.getKey()) == null) {
+                System.setProperty(entry.getKey(), entry.getValue());
+            }
+        }
+    }
 
     void enter(String directory, Map<String, String> wanted) {
         for (Map.Entry<String, String> entry : wanted.entrySet()) {
             String name = entry.getKey();
             formerVariables.put(name, System.getenv(name));
             setVariable(name, entry.getValue());
-            if (System.getProperty(name) == null) {
-                newProperties.add(name);
-                System.setProperty(name, entry.getValue());
-            }
+            formerProperties.put(name, System.getProperty(name));
+            setProperty(name, entry.getValue());
         }
         if (!directory.isEmpty()) {
             formerDirectory = System.getProperty("user.dir");
@@ -43,15 +47,23 @@ final class Surroundings {
         for (Map.Entry<String, String> entry : formerVariables.entrySet()) {
             setVariable(entry.getKey(), entry.getValue());
         }
-        for (String name : newProperties) {
-            System.clearProperty(name);
+        for (Map.Entry<String, String> entry : formerProperties.entrySet()) {
+            setProperty(entry.getKey(), entry.getValue());
         }
         if (!formerDirectory.isEmpty()) {
             setDirectory(formerDirectory);
         }
         formerVariables.clear();
-        newProperties.clear();
+        formerProperties.clear();
         formerDirectory = "";
+    }
+
+    private static void setProperty(String name, String value) {
+        if (value == null) {
+            System.clearProperty(name);
+        } else {
+            System.setProperty(name, value);
+        }
     }
 
     private void setVariable(String name, String value) {
