@@ -35,11 +35,32 @@ async def test_a_context_keeps_its_state_its_language_and_its_place(fresh: Inter
     assert (again.status_code, again.text) == (404, f"Context {made['id']} not found")
 
 
-async def test_a_directory_that_is_none_is_refused(shared: Interpreter) -> None:
-    for cwd, fault in (("/nowhere", "does not exist"), ("/etc/passwd", "not a directory")):
-        refused = await shared.http.post("/contexts", json={"cwd": cwd})
-        assert refused.status_code == 400
-        assert fault in refused.text
+async def test_a_directory_that_is_missing_is_made(shared: Interpreter) -> None:
+    made = await shared.http.post("/contexts", json={"cwd": "/home/user/new/deep"})
+    assert made.status_code == 200
+    context = made.json()
+    assert context["cwd"] == "/home/user/new/deep"
+    code = "import os\nopen('file', 'w').close()\nos.getcwd()"
+    assert await shared.main(code, context_id=context["id"]) == "/home/user/new/deep"
+
+
+@pytest.mark.parametrize(
+    ("cwd", "fault"),
+    [
+        ("/etc/passwd", "not a directory"),
+        ("/etc/passwd/below", "/etc/passwd"),
+        ("/root/private", "/root/private"),
+        ("/nowhere", "/nowhere"),
+    ],
+)
+async def test_a_directory_that_cannot_be_is_refused(
+    shared: Interpreter, cwd: str, fault: str
+) -> None:
+    before = len(shared.sandbox.contexts)
+    refused = await shared.http.post("/contexts", json={"cwd": cwd})
+    assert refused.status_code == 400
+    assert fault in refused.text
+    assert len(shared.sandbox.contexts) == before
 
 
 async def test_contexts_run_side_by_side_and_one_context_one_thing_at_a_time(

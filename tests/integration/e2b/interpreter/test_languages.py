@@ -63,6 +63,14 @@ async def test_variables_hold_for_one_execution_in_every_language(
     assert after.stdout == "gone of the sandbox\n"
 
 
+async def test_java_has_all_variables_as_properties_too(shared: Interpreter) -> None:
+    code = 'System.getProperty("OURS")'
+    assert await shared.main(code, language="java") == "of the sandbox"
+    given = {"OURS": "of the execution"}
+    assert await shared.main(code, language="java", env_vars=given) == "of the execution"
+    assert await shared.main(code, language="java") == "of the sandbox"
+
+
 @pytest.mark.parametrize(
     ("language", "code", "name", "value"),
     [

@@ -44,14 +44,14 @@ async def test_default_contexts_are_listed_first_and_new_ones_last(
     assert sandbox.is_default(listed[0])
 
 
-async def test_a_directory_counts_from_home(
+async def test_a_directory_counts_from_home_and_is_made(
     service: E2bService, client: Client, sandbox: Sandbox
 ) -> None:
-    agent = service.launcher.sandboxes[sandbox.id].agent
-    agent.files["/home/user/work"] = b""
-    reply = await client.post("/contexts", {"cwd": "~/nowhere"})
-    assert (reply.status, reply.body) == (400, b"cwd '/home/user/nowhere' does not exist")
     assert (await client.post("/contexts", {"cwd": "~"})).json()["cwd"] == HOME
+    # What the fake agent makes is not a directory, which is refused in turn.
+    assert (await client.post("/contexts", {"cwd": "~/new/work"})).status == 400
+    agent = service.launcher.sandboxes[sandbox.id].agent
+    assert "/home/user/new/work" in agent.files
 
 
 @pytest.mark.parametrize("cwd", ["a\0b", "x" * 5000, "~root/x", 5])

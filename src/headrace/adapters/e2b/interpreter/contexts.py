@@ -3,7 +3,14 @@
 from headrace.adapters.e2b.call import Call
 from headrace.adapters.e2b.schemas.interpreter import ContextShape, CreateContext
 from headrace.engine.context import Context
-from headrace.model.errors import InvalidRequestError, PathNotFoundError
+from headrace.engine.sandbox import Sandbox
+from headrace.model.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    PathNotFoundError,
+    PermissionDeniedError,
+)
+from headrace.model.specs import ContextSpec
 
 
 def describe(context: Context) -> ContextShape:
@@ -12,15 +19,24 @@ def describe(context: Context) -> ContextShape:
 
 
 async def create(call: Call) -> None:
-    """Answer ``POST /contexts``."""
+    """Answer ``POST /contexts``; a directory that is missing is made.
+
+    The vendor answers that the context is there, though its code runs elsewhere then.
+    """
     body = await call.exchange.read_body(CreateContext)
-    spec = body.to_spec()
+    await call.exchange.answer(describe(await _make(call.sandbox, body.to_spec())))
+
+
+async def _make(sandbox: Sandbox, spec: ContextSpec) -> Context:
     try:
-        context = await call.sandbox.create_context(spec)
-    except PathNotFoundError as error:
-        # 404 says here that a context is missing.
-        raise InvalidRequestError(f"cwd {spec.cwd!r} does not exist", path=spec.cwd) from error
-    await call.exchange.answer(describe(context))
+        try:
+            return await sandbox.create_context(spec)
+        except PathNotFoundError:
+            await sandbox.files.make_dir(spec.cwd, parents=True, exist_ok=True)
+            return await sandbox.create_context(spec)
+    except (PermissionDeniedError, NotFoundError) as error:
+        # 403 and 404 say here that a token or a context is missing.
+        raise InvalidRequestError(f"cwd: {error.message}", path=spec.cwd) from error
 
 
 async def list_all(call: Call) -> None:
