@@ -19,7 +19,7 @@ from headrace.engine.event_log import EventLog
 from headrace.engine.sandbox import Sandbox
 from headrace.model.events import FinishReason, ProcessExited
 
-_ALONE = 0.05
+ALONE = 0.05
 """For so many seconds a stream runs without a second task that watches for the client's end."""
 
 
@@ -67,9 +67,9 @@ class Following:
         """
         with anyio.move_on_after(time_limit):
             # Alone at first: most are short, and a task group costs as much as they do.
-            until = time.monotonic() + _ALONE
+            until = time.monotonic() + ALONE
             while self._ending is None and time.monotonic() < until:
-                if not await self._send_next(_ALONE):
+                if not await self._send_next(ALONE):
                     break
             if self._ending is None:
                 is_there = await self._exchange.unless_gone(lambda: self._go_on(interval))

@@ -242,9 +242,14 @@ async def _see_through(call: Call, work: Callable[[Outgoing], Awaitable[None]]) 
 
 async def _fail(call: Call, outgoing: Outgoing | None, error: HeadraceError) -> None:
     """Put a failure into the last envelope of a stream, if it can still have one."""
-    if outgoing is None or (not outgoing.has_begun and _is_gone(call, error)):
-        await _refuse(call, error)
-    elif not outgoing.has_ended and not _is_gone(call, error):
+    has_begun = outgoing is not None and outgoing.has_begun
+    if _is_gone(call, error):
+        if not has_begun:
+            await _refuse(call, error)
+    elif outgoing is None:
+        body = encode_end(encode_json(describe_connect(error)))
+        await call.exchange.give(Answer(200, body, content_type=STREAM_TYPE))
+    elif not outgoing.has_ended:
         await outgoing.end(error)
 
 
