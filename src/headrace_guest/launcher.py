@@ -268,6 +268,9 @@ class Launcher:
             raise
         finally:
             os.close(go_read)
+        if guest.cgroup is not None and not _poll([agent.pidfd], 0.0):
+            # The pid is the agent's as long as it lives.
+            guest.cgroup.expect_add(agent.pid)
 
     def _take_language(self, request: Mapping[str, Any]) -> str:
         """Give the language of a new kernel; refuses one that cannot run here."""

@@ -153,13 +153,24 @@ class Cgroup:
         """Move a process, with all its threads, in; what it starts from now on is in, too.
 
         When no process of the machine was moved in the last 10 ms or so, the kernel waits for
-        an RCU grace period (5 to 20 ms, unless mounted with favordynmods), so this is best done
-        while the process sets itself up. Raises ProcessLookupError when it is gone.
+        an RCU grace period (5 to 20 ms, unless mounted with favordynmods), see `expect_add`.
+        Raises ProcessLookupError when it is gone.
         """
         if pid <= 1:
             raise ValueError(f"not the pid of a sandbox's process: {pid}")
         for place in self._places:
             self._files.write(f"{place.path}/cgroup.procs", str(pid))
+
+    def expect_add(self, member: int) -> None:
+        """Wait now, while the process for the next `add` is still being forked.
+
+        Moving ``member``, which is in already, moves nothing, but waits as any move does. All
+        hierarchies have one lock for it. It is no harm if that process is gone.
+        """
+        if member <= 1:
+            raise ValueError(f"not the pid of a sandbox's process: {member}")
+        for place in self._places[:1]:
+            self._files.try_write(f"{place.path}/cgroup.procs", str(member))
 
     def processes(self) -> list[int]:
         """List the pids of all that is in it, as the launcher sees them."""

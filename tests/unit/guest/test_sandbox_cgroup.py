@@ -173,6 +173,25 @@ def test_a_v1_process_joins_every_hierarchy(v1: V1Files, old_box: Cgroup) -> Non
     assert v1.log == [(f"/{name}/cgroup.procs", str(PID)) for name in "mpf"]
 
 
+def test_the_wait_for_a_move_is_taken_once_for_all_hierarchies(
+    v1: V1Files, old_box: Cgroup
+) -> None:
+    old_box.expect_add(PID)
+    assert v1.log == [("/m/cgroup.procs", str(PID))]
+
+
+def test_a_member_that_is_gone_is_no_harm_to_the_wait(v2: FakeCgroups, box: Cgroup) -> None:
+    box.expect_add(PID + 1)
+    assert box.processes() == []
+    Cgroup("box", (), v2).expect_add(PID)
+
+
+@pytest.mark.parametrize("pid", [0, 1, -1])
+def test_a_wait_by_a_pid_that_means_something_else_is_refused(box: Cgroup, pid: int) -> None:
+    with pytest.raises(ValueError, match="not the pid"):
+        box.expect_add(pid)
+
+
 def test_freezing_is_asked_for_and_seen(v2: FakeCgroups, box: Cgroup) -> None:
     box.freeze()
     assert v2.groups_by_path[AT].files["cgroup.freeze"] == "1"
