@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _SPOOLS = b"/tmp"
 _OPEN = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_REPLACEMENT = (*_NO_PLACE, errno.EBUSY, errno.EXDEV)
+_TEMPORARY = re.compile(rb"\.headrace-[0-9a-f]{16}")
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -329,3 +331,8 @@ def _nearest(path: bytes) -> bytes:
 def temporary_name(directory: bytes) -> bytes:
     """Give a path that nothing has."""
     return join(directory, b".headrace-" + os.urandom(8).hex().encode("ascii"))
+
+
+def is_temporary(name: bytes) -> bool:
+    """Say whether a name is one that `temporary_name` makes."""
+    return _TEMPORARY.fullmatch(name) is not None

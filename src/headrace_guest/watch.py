@@ -4,6 +4,9 @@ One line of JSON per change, ``{"started": true}`` first. A directory that appea
 before it is looked into, and what is found in it then is told as created; what the kernel
 queued about the same entries meanwhile is not told twice. When the kernel's queue ran over,
 ``{"overflow": true}`` says that changes were lost and the tree is looked at anew.
+
+Our own way to write a file must look like anybody's: what happens to files that have no name yet,
+or one of ours, is not told, and one that takes a name with all its content was written, too.
 """
 # pathlib does not take bytes:
 # ruff: noqa: PTH116
@@ -15,12 +18,14 @@ import fcntl
 import json
 import os
 import posixpath
+import re
 import select
 import stat
 import struct
 import termios
 from collections.abc import Iterator
 
+from headrace_guest.contents import is_temporary
 from headrace_guest.files import join, tell, write_all
 from headrace_guest.protocol import Json
 from headrace_guest.spawn import OperationError, operation_error, show
@@ -48,6 +53,8 @@ _MASK = _ENTRIES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _EXCL_UNLINK
 _PARENT_MASK = _MOVED_FROM | _DELETE | _ONLYDIR
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG)
 _EVENT = struct.Struct("iIII")
+_NAMELESS = re.compile(rb"#([0-9]{1,20})")
+_MAX_NAMELESS = 1000
 _BATCH = 64 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,6 +86,8 @@ class _Watcher:
         self._is_running = False
         self._lines = bytearray()
         self._last_line = b""
+        self._nameless: dict[int, None] = {}
+        self._cookie = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -142,11 +151,11 @@ class _Watcher:
         except BlockingIOError:
             return 0
         self._repeats -= len(batch)
-        for watch_id, mask, name in _parse(batch):
+        for watch_id, mask, cookie, name in _parse(batch):
             if mask & _OVERFLOW:
                 self._begin_anew()
                 break
-            self._handle(watch_id, mask, name)
+            self._handle(watch_id, mask, cookie, name)
             if self._ended is not None:
                 break
         if self._repeats <= 0:
@@ -158,7 +167,7 @@ class _Watcher:
         self._begin()
         self._tell({"overflow": True})
 
-    def _handle(self, watch_id: int, mask: int, name: bytes) -> None:
+    def _handle(self, watch_id: int, mask: int, cookie: int, name: bytes) -> None:
         if watch_id == self._parent:
             if name == posixpath.basename(self._root) and not self._is_here():
                 self._ended = "removed"
@@ -170,10 +179,29 @@ class _Watcher:
             self._handle_directory(watch_id, mask)
             return
         path = join(directory, name) if directory else name
+        if not self._handle_unfinished(mask, cookie, path):
+            self._handle_entry(watch_id, mask, path)
+
+    def _handle_unfinished(self, mask: int, cookie: int, path: bytes) -> bool:
+        """Take note of what happens to a file on its way to its name; False if it has one."""
+        name = posixpath.basename(path)
+        if is_temporary(name):
+            if mask & _MOVED_FROM:
+                self._cookie = cookie
+            return True
+        if mask & (_MODIFY | _ATTRIB):
+            return self._is_nameless(path, name)
+        if mask & _MOVED_TO and cookie == self._cookie and self._was_nameless(path):
+            # It has taken the place of the file that was there.
+            self._tell_change("written", path)
+            return True
+        return False
+
+    def _handle_entry(self, watch_id: int, mask: int, path: bytes) -> None:
         if mask & (_CREATE | _MOVED_TO):
             self._handle_new(watch_id, mask, path)
         elif mask & (_MOVED_FROM | _DELETE):
-            self._told.get(watch_id, set()).discard(name)
+            self._told.get(watch_id, set()).discard(posixpath.basename(path))
             self._tell_change("renamed" if mask & _MOVED_FROM else "removed", path)
             if mask & _MOVED_FROM and mask & _ISDIR:
                 self._forget_tree(path)
@@ -202,6 +230,28 @@ class _Watcher:
         self._tell_change("created", path)
         if mask & _ISDIR and self._recursive:
             self._watch_tree(path, tells=True)
+        elif not mask & _ISDIR and self._was_nameless(path):
+            self._tell_change("written", path)
+
+    def _is_nameless(self, path: bytes, name: bytes) -> bool:
+        """Say whether the kernel made a name up for a file of O_TMPFILE, and remember it."""
+        found = _NAMELESS.fullmatch(name)
+        if found is None or posixpath.lexists(self._absolute(path)):
+            return False
+        self._nameless[int(found[1])] = None
+        if len(self._nameless) > _MAX_NAMELESS:
+            del self._nameless[next(iter(self._nameless))]
+        return True
+
+    def _was_nameless(self, path: bytes) -> bool:
+        """Say whether what is at a path got its content before this name; asked once."""
+        if not self._nameless:
+            return False
+        try:
+            number = os.lstat(self._absolute(path)).st_ino
+        except OSError:
+            return False
+        return self._nameless.pop(number, False) is None
 
     def _is_here(self) -> bool:
         try:
@@ -232,6 +282,8 @@ class _Watcher:
             # What is gone or may not be seen is left out.
             with contextlib.suppress(OSError), os.scandir(self._absolute(directory)) as entries:
                 for entry in entries:
+                    if is_temporary(entry.name):
+                        continue
                     below = join(directory, entry.name) if directory else entry.name
                     if tells:
                         found.add(entry.name)
@@ -292,10 +344,10 @@ def _checked(result: int, what: str) -> int:
     raise operation_error(OSError(number, ""), what)
 
 
-def _parse(batch: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _parse(batch: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     offset = 0
     while offset < len(batch):
-        watch_id, mask, _cookie, length = _EVENT.unpack_from(batch, offset)
+        watch_id, mask, cookie, length = _EVENT.unpack_from(batch, offset)
         offset += _EVENT.size
-        yield watch_id, mask, batch[offset : offset + length].rstrip(b"\0")
+        yield watch_id, mask, cookie, batch[offset : offset + length].rstrip(b"\0")
         offset += length

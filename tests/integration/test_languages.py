@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
+from headrace.engine.context_state import ContextState
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
 from headrace.model.events import FinishReason, OutputWritten
@@ -371,10 +372,15 @@ async def test_standard_input_is_empty(sandbox: Sandbox, case: Case) -> None:
     assert (await run(sandbox, case, case.read_stdin)).stdout == "[]\n"
 
 
-async def test_the_default_context_is_made_on_first_use(sandbox: Sandbox, case: Case) -> None:
-    assert [context.language for context in sandbox.contexts] == [Language.PYTHON]
+async def test_the_default_context_is_listed_from_the_start_and_begins_with_its_first_use(
+    sandbox: Sandbox, case: Case
+) -> None:
+    before = sandbox.contexts
+    (context,) = [each for each in before if each.language is case.language]
+    assert context.state is ContextState.UNSTARTED
     await run(sandbox, case, case.print_hello)
-    assert [context.language for context in sandbox.contexts] == [Language.PYTHON, case.language]
+    assert sandbox.contexts == before
+    assert sandbox.context(context.id).state is ContextState.IDLE
 
 
 async def test_an_execution_that_waits_is_not_hit_by_an_interrupt_of_another(

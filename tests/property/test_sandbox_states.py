@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.engine.context import ContextState
+from headrace.engine.context_state import ContextState
 from headrace.engine.event_log import EventLog
 from headrace.engine.sandbox import MOVES, Sandbox, SandboxState
 from headrace.model.errors import HeadraceError, WrongStateError
@@ -144,6 +145,13 @@ def test_every_log_ends_once_and_nothing_is_left(todo: Steps, at_once: bool) -> 
 
 async def _run(directory: Path, todo: Steps, at_once: bool) -> None:
     before = count_descriptors()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.engine.reserve.COURTESY", 0.001)
+        await _live(directory, todo, at_once)
+    assert count_descriptors() == before
+
+
+async def _live(directory: Path, todo: Steps, at_once: bool) -> None:
     async with open_fake_engine(directory, interrupt_grace=0.005) as (engine, launcher):
         world = World(launcher, await engine.create(SandboxSpec()))
         await _do_all(world, todo, at_once=at_once)
@@ -154,7 +162,6 @@ async def _run(directory: Path, todo: Steps, at_once: bool) -> None:
         assert launcher.sandboxes == {}
         assert all(context.state is ContextState.DEAD for context in world.sandbox.contexts)
         _check_moves(world.states)
-    assert count_descriptors() == before
 
 
 async def _do_all(world: World, todo: Steps, *, at_once: bool) -> None:

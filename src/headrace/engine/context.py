@@ -1,13 +1,6 @@
 """A context: one interpreter state, one queue of executions, one kernel at a time.
 
-    starting ──ready──▶ idle ──execute──▶ busy ──done──▶ idle
-       │                 │                 │ └─stop─▶ interrupting ──done──▶ idle
-       │                 │                 │                │
-       │                 └─────restart─────┴─ kernel lost, ─┴──▶ restarting ──ready──▶ idle
-       │                                      restart                │
-       └──failed──▶ dead ◀──failed─────────────────────────────────┘
-                     ▲ │
-     idle, kernel lost┘ └──execute, restart──▶ restarting
+Its states, and how it goes from one to the other, are in `headrace.engine.context_state`.
 
 A dead context has no kernel at present; the next execution or a restart tries to start one. A
 kernel that is lost while it runs something is replaced at once, one that is lost while idle not
@@ -20,10 +13,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 import anyio
 
+from headrace.engine.context_state import MOVES, PAUSABLE, ContextState
 from headrace.engine.execution import Ending, Execution, Stop, check_sendable, timed_out
 from headrace.engine.expiry import TimeLimit
 from headrace.engine.kernel import Kernel, KernelStarter
@@ -42,38 +35,6 @@ _STOP = 10.0
 _RESTART_SLACK = 30.0
 
 _logger = logging.getLogger(__name__)
-
-
-class ContextState(StrEnum):
-    """What a context is doing, see the diagram above."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    INTERRUPTING = "interrupting"
-    RESTARTING = "restarting"
-    DEAD = "dead"
-
-
-_MOVES: Mapping[ContextState, frozenset[ContextState]] = {
-    ContextState.STARTING: frozenset({ContextState.IDLE, ContextState.DEAD}),
-    ContextState.IDLE: frozenset({ContextState.BUSY, ContextState.RESTARTING, ContextState.DEAD}),
-    ContextState.BUSY: frozenset(
-        {
-            ContextState.IDLE,
-            ContextState.INTERRUPTING,
-            ContextState.RESTARTING,
-            ContextState.DEAD,
-        }
-    ),
-    ContextState.INTERRUPTING: frozenset(
-        {ContextState.IDLE, ContextState.RESTARTING, ContextState.DEAD}
-    ),
-    ContextState.RESTARTING: frozenset({ContextState.IDLE, ContextState.DEAD}),
-    ContextState.DEAD: frozenset({ContextState.RESTARTING}),
-}
-
-_PAUSABLE = frozenset({ContextState.IDLE, ContextState.BUSY, ContextState.DEAD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +70,7 @@ class Context:
     ) -> None:
         self.id = context_id
         self.spec = spec
-        self.state = ContextState.STARTING
+        self.state = ContextState.UNSTARTED
         self.executions: deque[Execution] = deque()
         self._starter = starter
         self._settings = settings
@@ -187,12 +148,43 @@ class Context:
             raise restart.error
 
     async def await_ready(self) -> None:
-        """Wait until the first kernel stands, or could not be started."""
+        """Wait until the first kernel, which is started if need be, stands or has failed to."""
+        self.start()
         await self._first_start.wait()
         if self.state is ContextState.DEAD:
             raise self._no_kernel()
 
     # --- for the sandbox ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the first kernel now, not when it is needed."""
+        if self.state is ContextState.UNSTARTED:
+            self._move(ContextState.STARTING)
+            self._wake.set()
+
+    @property
+    def has_unused_kernel(self) -> bool:
+        """Say whether it has a kernel to give away."""
+        kernel = self._kernel
+        is_free = self.state is ContextState.IDLE and not self._queue and self._restart is None
+        return is_free and kernel is not None and not (kernel.is_lost or kernel.is_configured)
+
+    def give_kernel(self) -> Kernel | None:
+        """Let go of a kernel that stands and has run nothing, if there is one."""
+        if not self.has_unused_kernel:
+            return None
+        kernel, self._kernel = self._kernel, None
+        self._first_start = anyio.Event()
+        self._move(ContextState.UNSTARTED)
+        return kernel
+
+    def take_over(self, kernel: Kernel) -> None:
+        """Begin with the kernel that another context gave away."""
+        self._move(ContextState.IDLE)
+        self._kernel = kernel
+        kernel.listen(self)
+        self._first_start.set()
+        self._wake.set()
 
     def warm_up(self) -> None:
         """Spend idle time on what the first execution would otherwise wait for."""
@@ -203,7 +195,6 @@ class Context:
         """Run one execution after the other until cancelled."""
         try:
             with self._scope:
-                await self._start_kernel()
                 while True:
                     await self._do_next()
         finally:
@@ -211,12 +202,12 @@ class Context:
 
     async def await_pausable(self) -> None:
         """Wait until no kernel is being started or stopped."""
-        while self.state not in _PAUSABLE:
+        while self.state not in PAUSABLE:
             await self._moved.wait()
 
     def check_pausable(self) -> None:
         """Raise WrongStateError while a kernel is being started or stopped."""
-        if self.state not in _PAUSABLE:
+        if self.state not in PAUSABLE:
             raise WrongStateError(f"the context {self.id} is {self.state}; try again", id=self.id)
 
     def pause(self) -> None:
@@ -312,7 +303,9 @@ class Context:
     async def _do_next(self) -> None:
         """Wait until there is something to do, and do it."""
         kernel = self._kernel
-        if self._current is not None and kernel is not None:
+        if self.state is ContextState.STARTING:
+            await self._start_kernel()
+        elif self._current is not None and kernel is not None:
             await self._see_through(kernel, self._current)
         elif kernel is not None and kernel.is_lost:
             await self._lose_idle_kernel(kernel)
@@ -327,7 +320,7 @@ class Context:
     async def _begin_when_ready(self) -> None:
         """Begin the next execution, with a kernel that is started for it if there is none."""
         if self._kernel is None:
-            self._move(ContextState.RESTARTING)
+            self._move_to_start()
             await self._start_kernel()
         if self._kernel is not None:
             if self._queue:
@@ -423,7 +416,7 @@ class Context:
 
     async def _replace_kernel(self) -> None:
         """Get a fresh kernel in place of one that is lost, or not wanted any more."""
-        self._move(ContextState.RESTARTING)
+        self._move_to_start()
         await self._drop_kernel()
         await self._start_kernel()
         # Whoever asked for it, or whose execution it was, knows that the state is gone.
@@ -458,11 +451,15 @@ class Context:
     # --- small things -------------------------------------------------------------------------
 
     def _move(self, state: ContextState) -> None:
-        if state not in _MOVES[self.state]:
+        if state not in MOVES[self.state]:
             raise AssertionError(f"a context cannot go from {self.state} to {state}")
         self.state = state
         moved, self._moved = self._moved, anyio.Event()
         moved.set()
+
+    def _move_to_start(self) -> None:
+        is_first = self.state is ContextState.UNSTARTED
+        self._move(ContextState.STARTING if is_first else ContextState.RESTARTING)
 
     def _end_restart(self, error: HeadraceError | None) -> None:
         restart, self._restart = self._restart, None

@@ -1,6 +1,6 @@
 """The contexts of one sandbox, by their ids and by the language whose default they are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
@@ -9,6 +9,7 @@ from headrace.engine.config import LanguageReport
 from headrace.engine.context import Context, ContextSettings
 from headrace.engine.kernel import KernelStarter
 from headrace.engine.launcher import ExitNotice
+from headrace.engine.reserve import Reserve
 from headrace.model.errors import (
     ContextNotFoundError,
     InvalidRequestError,
@@ -19,6 +20,7 @@ from headrace.model.ids import ContextId
 from headrace.model.specs import ContextSpec, ExecutionRequest, Language
 
 MAX_CONTEXTS = 32
+"""How many a client may make beside the default ones."""
 
 
 def runnable(reports: Mapping[str, LanguageReport]) -> list[Language]:
@@ -28,7 +30,11 @@ def runnable(reports: Mapping[str, LanguageReport]) -> list[Language]:
 
 
 class Contexts:
-    """Makes, finds and ends contexts; each runs as one task of the sandbox's task group."""
+    """Makes, finds and ends contexts; each runs as one task of the sandbox's task group.
+
+    Each language that runs here has a default context from the beginning. That of Python has a
+    kernel at once, the others when they are first used.
+    """
 
     def __init__(
         self,
@@ -46,14 +52,26 @@ class Contexts:
         self._contexts: dict[ContextId, Context] = {}
         self._defaults: dict[Language, ContextId] = {}
         self._tasks: TaskGroup | None = None
+        self._reserve = Reserve(
+            lambda: self._contexts.get(self._defaults.get(Language.PYTHON, ContextId(""))),
+            lambda: self._make(ContextSpec(Language.PYTHON)),
+        )
 
     def begin(self, tasks: TaskGroup) -> None:
-        """Take the task group in which contexts run."""
+        """Make the default contexts; they and all others run in that task group."""
         self._tasks = tasks
+        for language in self._starters:
+            self.default(language)
+        self.default(Language.PYTHON).start()
 
     def list(self) -> list[Context]:
-        """Give all of them, in the order of their making."""
-        return list(self._contexts.values())
+        """Give all of them: the default ones by language, then the others as they were made."""
+        defaults = {self._defaults.get(language): language for language in self._starters}
+        order = list(defaults)
+        known = list(self._contexts.values())
+        first = [context for context in known if context.id in defaults]
+        first.sort(key=lambda context: order.index(context.id))
+        return first + [context for context in known if context.id not in defaults]
 
     def find(self, context_id: str) -> Context:
         """Give the context of that id; raises ContextNotFoundError."""
@@ -69,7 +87,9 @@ class Contexts:
         known = self._contexts.get(self._defaults.get(language, ContextId("")))
         if known is not None:
             return known
-        context = self.add(ContextSpec(language))
+        self.check_language(language)
+        context = self._make(ContextSpec(language))
+        self._contexts[context.id] = context
         self._defaults[language] = context.id
         return context
 
@@ -111,14 +131,28 @@ class Contexts:
         )
 
     def add(self, spec: ContextSpec) -> Context:
-        """Make a context; its first kernel is being started when this returns."""
-        starter = self.check_language(spec.language)
-        if len(self._contexts) >= MAX_CONTEXTS:
-            raise QuotaError(f"a sandbox has at most {MAX_CONTEXTS} contexts")
+        """Make a context; when this returns it has a kernel, or one is being started."""
+        self.check_language(spec.language)
+        if len(self._contexts.keys() - self._defaults.values()) >= MAX_CONTEXTS:
+            raise QuotaError(
+                f"a sandbox has at most {MAX_CONTEXTS} contexts beside the default ones"
+            )
+        context = self._make(spec)
+        self._contexts[context.id] = context
+        kernel = self._reserve.take() if spec.language is Language.PYTHON else None
+        if kernel is None:
+            context.start()
+        else:
+            context.take_over(kernel)
+        if spec.language is Language.PYTHON and self._tasks is not None:
+            self._tasks.start_soon(self._reserve.refill)
+        return context
+
+    def _make(self, spec: ContextSpec) -> Context:
         if self._tasks is None:
             raise AssertionError("contexts need a task group to run in")
+        starter = self.check_language(spec.language)
         context = Context(self._make_id(), spec, starter, self._settings, self._sandbox_env)
-        self._contexts[context.id] = context
         self._tasks.start_soon(context.run)
         return context
 
@@ -131,18 +165,31 @@ class Contexts:
 
     def kernel_exited(self, notice: ExitNotice) -> None:
         """Pass the launcher's word on to whom it concerns."""
-        for context in self._contexts.values():
+        for context in self._all():
             context.kernel_exited(notice)
 
-    async def await_pausable(self) -> None:
-        """Wait until no kernel is being started or stopped."""
-        for context in self.list():
+    async def hold_still(self) -> None:
+        """Start no kernel in advance from here on, until `release` or `resume`.
+
+        Returns when none is being started or stopped.
+        """
+        await self._reserve.hold()
+        for context in list(self._all()):
             await context.await_pausable()
 
     def check_pausable(self) -> None:
         """Raise WrongStateError while a kernel is being started or stopped."""
-        for context in self._contexts.values():
+        for context in self._all():
             context.check_pausable()
+
+    def release(self) -> None:
+        """Take `hold_still` back."""
+        self._reserve.release()
+
+    def _all(self) -> Iterator[Context]:
+        yield from self._contexts.values()
+        if self._reserve.spare is not None:
+            yield self._reserve.spare
 
     def pause(self) -> None:
         """Stop the clocks of what runs."""
@@ -151,11 +198,12 @@ class Contexts:
 
     def resume(self) -> None:
         """Let the clocks go on."""
+        self.release()
         for context in self._contexts.values():
             context.resume()
 
     async def aclose(self, detail: str) -> None:
         """End all executions as killed; the tasks of the contexts must have ended."""
         async with anyio.create_task_group() as tasks:
-            for context in self._contexts.values():
+            for context in self._all():
                 tasks.start_soon(context.aclose, detail)

@@ -166,6 +166,10 @@ class Kernel:
         """Say whether nothing can come of this kernel any more, even if it was not seen to end."""
         return self.end is not None or self._is_at_eof
 
+    def listen(self, listener: KernelListener) -> None:
+        """Tell somebody else from now on; for a kernel that has run nothing."""
+        self._listener = listener
+
     def configure(self, env: Mapping[str, str], cwd: str) -> None:
         """Tell the kernel its environment and directory; once, before the first code."""
         self.is_configured = True

@@ -170,7 +170,7 @@ class Sandbox:
 
     @property
     def contexts(self) -> list[Context]:
-        """All contexts, in the order of their making."""
+        """All contexts: the default ones by language, then the others as they were made."""
         return self._contexts.list()
 
     async def create_context(self, spec: ContextSpec) -> Context:
@@ -303,15 +303,23 @@ class Sandbox:
         ``stops_lifetime``: then it is kept for `MAX_TIMEOUT`, or until whoever resumes it sets
         another.
         """
-        inside = await self._await_pausable()
-        await self._launcher.freeze(self.id)
-        if self.state is SandboxState.RUNNING:
-            self._move(SandboxState.PAUSED)
-            self.history.note("sandbox paused")
-            self._contexts.pause()
-            inside.processes.pause()
-            if stops_lifetime:
-                self._set_lifetime(MAX_TIMEOUT)
+        inside = self._check_running()
+        try:
+            with anyio.move_on_after(self._services.config.pause_timeout):
+                await self._contexts.hold_still()
+            self._check_running()
+            self._contexts.check_pausable()
+            await self._launcher.freeze(self.id)
+            if self.state is SandboxState.RUNNING:
+                self._move(SandboxState.PAUSED)
+                self.history.note("sandbox paused")
+                self._contexts.pause()
+                inside.processes.pause()
+                if stops_lifetime:
+                    self._set_lifetime(MAX_TIMEOUT)
+        finally:
+            if self.state is not SandboxState.PAUSED:
+                self._contexts.release()
 
     async def resume(self) -> None:
         """Go on; raises WrongStateError unless the sandbox is paused."""
@@ -431,7 +439,6 @@ class Sandbox:
         processes = Processes(agent, logs, tasks, self._was_out_of_memory, self.history)
         self._inside = _Inside(Files(agent, watches), watches, processes)
         self._contexts.begin(tasks)
-        self._contexts.default(Language.PYTHON)
 
     def _make_contexts(self) -> Contexts:
         launcher, sandbox, config = self._launcher, self.id, self._services.config
@@ -465,14 +472,6 @@ class Sandbox:
             return False
         before, self._oom_kills = self._oom_kills, stats.oom_kills or 0
         return self._oom_kills > before
-
-    async def _await_pausable(self) -> _Inside:
-        self._check_running()
-        with anyio.move_on_after(self._services.config.pause_timeout):
-            await self._contexts.await_pausable()
-        inside = self._check_running()
-        self._contexts.check_pausable()
-        return inside
 
     def _end(self, detail: str) -> None:
         if self.end_detail is None:

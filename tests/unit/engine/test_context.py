@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from headrace.engine.context import MAX_QUEUE, Context, ContextState
+from headrace.engine.context import MAX_QUEUE, Context
+from headrace.engine.context_state import ContextState
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import (

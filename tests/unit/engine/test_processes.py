@@ -304,6 +304,30 @@ async def test_processes_are_listed_and_found_again(world: World) -> None:
         world.sandbox.process(12345)
 
 
+async def test_the_newest_process_with_a_tag_is_found_by_it(world: World) -> None:
+    older, newer = await world.start("sleep", tag="t"), await world.start("sleep", tag="t")
+    last = await world.start("echo", tag="t")
+    await last.wait()
+    await wait_until(lambda: world.sandbox.processes == [older, newer])
+
+    # One that runs comes before one that has ended since.
+    assert world.sandbox.process("t") is newer
+    for process in (newer, older):
+        await process.signal(signal.SIGKILL)
+        await process.wait()
+    await wait_until(lambda: world.sandbox.processes == [])
+    assert world.sandbox.process("t") is older
+    with pytest.raises(ProcessNotFoundError, match="nosuch"):
+        world.sandbox.process("nosuch")
+
+
+async def test_an_id_is_not_mistaken_for_a_tag(world: World) -> None:
+    first = await world.start("sleep")
+    await world.start("sleep", tag=first.id)
+
+    assert world.sandbox.process(first.id) is first
+
+
 async def test_processes_are_bounded(world: World) -> None:
     for _ in range(8):
         await world.start("sleep")

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from headrace.engine.context import ContextState
+from headrace.engine.context_state import ContextState
 from headrace.engine.engine import Engine
 from headrace.engine.launcher import Stats
 from headrace.engine.sandbox import SandboxState
@@ -54,9 +54,10 @@ async def opened(tmp_path: Path) -> AsyncIterator[tuple[Engine, FakeLauncher]]:
 async def test_a_new_sandbox_runs_and_has_a_python_context(
     opened: tuple[Engine, FakeLauncher],
 ) -> None:
-    engine, _ = opened
+    engine, launcher = opened
     sandbox = await engine.create(SPEC)
     assert sandbox.state is SandboxState.RUNNING
+    await wait_until(lambda: launcher.kernel_starts == 1)
     assert [context.language for context in sandbox.contexts] == [Language.PYTHON]
     assert sandbox.report.mode == "root"
     assert sandbox.deadline == pytest.approx(sandbox.created_at + 3600, abs=5)
@@ -132,6 +133,7 @@ async def test_contexts_run_side_by_side(opened: tuple[Engine, FakeLauncher]) ->
 async def test_a_context_goes_over_its_sandbox(opened: tuple[Engine, FakeLauncher]) -> None:
     engine, launcher = opened
     sandbox = await engine.create(SandboxSpec(env={"A": "sandbox", "B": "sandbox"}))
+    await (await sandbox.execute(ExecutionRequest("out x"))).wait()
     context = await sandbox.create_context(ContextSpec(env={"B": "context"}))
     await (await sandbox.execute(ExecutionRequest("out x", context_id=context.id))).wait()
     kernel = launcher.sandboxes[sandbox.id].kernels["k2"]
@@ -186,10 +188,16 @@ async def test_the_directory_of_a_context_must_exist(opened: tuple[Engine, FakeL
 async def test_contexts_are_bounded(opened: tuple[Engine, FakeLauncher]) -> None:
     engine, _ = opened
     sandbox = await engine.create(SPEC)
-    for _ in range(31):
+    for _ in range(32):
         await sandbox.create_context(ContextSpec())
-    with pytest.raises(QuotaError, match="at most 32 contexts"):
+    with pytest.raises(QuotaError, match="at most 32 contexts beside the default ones"):
         await sandbox.create_context(ContextSpec())
+    assert len(sandbox.contexts) == 33
+    await sandbox.remove_context(sandbox.contexts[0].id)
+    with pytest.raises(QuotaError):
+        await sandbox.create_context(ContextSpec())
+    await sandbox.remove_context(sandbox.contexts[0].id)
+    await sandbox.create_context(ContextSpec())
 
 
 async def test_a_context_whose_kernel_does_not_start_is_not_kept(
@@ -198,6 +206,7 @@ async def test_a_context_whose_kernel_does_not_start_is_not_kept(
     engine, launcher = opened
     sandbox = await engine.create(SPEC)
     await sandbox.await_ready()
+    await (await sandbox.execute(ExecutionRequest("out x"))).wait()
     launcher.refusals["kernel"] = ("failed", "no more processes")
     with pytest.raises(KernelDiedError, match="no more processes"):
         await sandbox.create_context(ContextSpec())

@@ -294,3 +294,38 @@ def _memory(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("the process has no memory")
+
+
+def write(host: AgentHost, path: Path, content: bytes) -> None:
+    reading, writing = os.pipe()
+    fields = {"mode": None, "create_parents": True, "append": False}
+    number = host.file("write", [reading], path=str(path), **fields)
+    os.write(writing, content)
+    os.close(writing)
+    assert host.answer(number).value == {"size": len(content)}
+
+
+def test_a_file_that_is_written_for_somebody_looks_like_any_other(
+    host: AgentHost, tmp_path: Path
+) -> None:
+    opened = Watch(host, tmp_path)
+    write(host, tmp_path / "a", b"one")
+    (tmp_path / "mid").touch()
+    write(host, tmp_path / "a", b"two")
+    (tmp_path / "last").touch()
+    assert opened.until("created", "last") == [
+        ("created", "a"),
+        ("written", "a"),
+        ("created", "mid"),
+        ("written", "a"),
+        ("created", "last"),
+    ]
+    opened.end()
+
+
+def test_a_name_like_that_of_a_file_without_one_is_told(host: AgentHost, tmp_path: Path) -> None:
+    (tmp_path / "#12").touch()
+    opened = Watch(host, tmp_path)
+    (tmp_path / "#12").chmod(0o600)
+    assert opened.until("chmod", "#12") == [("chmod", "#12")]
+    opened.end()

@@ -88,7 +88,7 @@ class ContextShape(TypedDict):
     id: str
     language: Language
     cwd: str
-    state: Literal["starting", "idle", "busy", "interrupting", "restarting", "dead"]
+    state: Literal["unstarted", "starting", "idle", "busy", "interrupting", "restarting", "dead"]
     is_default: bool
 
 
