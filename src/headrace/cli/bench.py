@@ -13,6 +13,7 @@ from statistics import median, quantiles
 import anyio
 import click
 
+from headrace.cli import bench_contexts
 from headrace.engine.engine import Engine
 from headrace.engine.opening import open_engine
 from headrace.engine.places import find_places
@@ -83,6 +84,8 @@ async def measure(engine: Engine, rounds: int) -> list[Figure]:
         summarize("create to first pandas result, no pool", await _first(engine, cold, rounds)),
         summarize("create to first pandas result, pool", await _first(engine, warm, rounds)),
     ]
+    contexts = await bench_contexts.measure(engine, rounds)
+    figures += [summarize(name, seconds) for name, seconds in contexts.items()]
     sandbox = await engine.create(warm)
     try:
         figures.append(
