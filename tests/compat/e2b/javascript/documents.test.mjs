@@ -209,7 +209,8 @@ for i in range(3):
 
     await sandbox.runCode(pythonCode, {
       onStdout: (data) => {
-        res.write(`data: ${data}\n\n`)
+        // The document writes `data` itself, which is an object here and has no text of its own.
+        res.write(`data: ${data.line}\n\n`)
       },
     })
 

@@ -63,6 +63,13 @@ test('large files go both ways in every form', sandboxed(async (sandbox) => {
   }
 }))
 
+test('an awkward name is just a name', sandboxed(async (sandbox) => {
+  await sandbox.files.write(AWKWARD, 'content')
+
+  assert.equal(await sandbox.files.read(AWKWARD), 'content')
+  assert.equal((await sandbox.files.list('a b'))[0].path, `/home/user/${AWKWARD}`)
+}))
+
 // covers: files.read
 test('an empty file is empty', sandboxed(async (sandbox) => {
   await sandbox.files.write('empty', '')
@@ -75,7 +82,7 @@ test('an empty file is empty', sandboxed(async (sandbox) => {
 test('several files are written at once', sandboxed(async (sandbox) => {
   const infos = await sandbox.files.writeFiles([
     { path: 'many/one.txt', data: '1' },
-    { path: `many/${AWKWARD}`, data: '2' },
+    { path: 'many/a b', data: '2' },
   ])
   const more = await sandbox.files.write([
     { path: 'many/three', data: new Blob(['3']) },
@@ -84,11 +91,11 @@ test('several files are written at once', sandboxed(async (sandbox) => {
 
   assert.deepEqual(
     infos.map((info) => info.path),
-    ['/home/user/many/one.txt', `/home/user/many/${AWKWARD}`],
+    ['/home/user/many/one.txt', '/home/user/many/a b'],
   )
   assert.deepEqual(more.map((info) => info.name), ['three', 'four'])
   assert.equal(await sandbox.files.read('many/one.txt'), '1')
-  assert.equal(await sandbox.files.read(`many/${AWKWARD}`), '2')
+  assert.equal(await sandbox.files.read('many/a b'), '2')
   assert.equal(await sandbox.files.read('many/three'), '3')
   assert.equal(await sandbox.files.read('many/four'), '4')
   assert.deepEqual(await sandbox.files.writeFiles([]), [])

@@ -20,8 +20,8 @@ test('every callback is called and all is in the result', sandboxed(async (sandb
   const code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\ndisplay('shown')\n1/0"
 
   const execution = await sandbox.runCode(code, {
-    onStdout: (data) => seen.push(`stdout ${data}`),
-    onStderr: (data) => seen.push(`stderr ${data}`),
+    onStdout: (data) => seen.push(`stdout ${data.line}`),
+    onStderr: (data) => seen.push(`stderr ${data.line}`),
     onResult: (result) => seen.push(`result ${result.text}`),
     onError: (error) => seen.push(`error ${error.name}`),
   })
@@ -127,7 +127,7 @@ test('a sandbox that is killed ends its executions with a timeout', async () => 
 })
 
 test('silence does not end a stream', sandboxed(async (sandbox) => {
-  const execution = await sandbox.runCode("import time\ntime.sleep(12)\n'awake'")
+  const execution = await sandbox.runCode("import time\ntime.sleep(7)\n'awake'")
 
   assert.equal(execution.text, 'awake')
 }))
