@@ -6,7 +6,7 @@ Only where the operator has switched it on: whoever reaches the service may then
 import anyio
 
 from headrace.engine.engine import Engine
-from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox import Sandbox, SandboxState
 from headrace.model.specs import MAX_TIMEOUT, SandboxSpec
 
 DEBUG_SANDBOX = "debug_sandbox_id"
@@ -29,4 +29,6 @@ class DebugSandbox:
                     SandboxSpec(limits=self._engine.config.default_limits)
                 )
                 await self._sandbox.set_timeout(MAX_TIMEOUT)
+            elif self._sandbox.state is SandboxState.PAUSED:
+                await self._sandbox.resume()
         return self._sandbox

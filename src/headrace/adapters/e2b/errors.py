@@ -6,7 +6,7 @@ that nobody listens at, have a shape of their own wherever they are met.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from headrace.adapters.base import Scope, request_id
 from headrace.adapters.e2b.answers import TEXT, Answer, HeaderList, json_answer
@@ -19,9 +19,13 @@ _logger = logging.getLogger(__name__)
 
 
 class MethodNotAllowedError(errors.InvalidRequestError):
-    """There is such a path, but this cannot be done with it."""
+    """There is such a path, but this cannot be done with it; ``allowed`` is what can."""
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
 
 
 class BodyTimeoutError(errors.InvalidRequestError):
@@ -157,7 +161,10 @@ def json_error(error: HeadraceError, scope: Scope) -> Answer:
     """Give the control plane's answer, and that of envd's plain HTTP; ``scope`` is not needed."""
     del scope
     status = status_of(error)
-    return json_answer({"code": status, "message": error.message}, status, *_headers(status))
+    headers = _headers(status)
+    if isinstance(error, MethodNotAllowedError) and error.allowed:
+        headers = ((b"allow", ", ".join(error.allowed).encode()),)
+    return json_answer({"code": status, "message": error.message}, status, *headers)
 
 
 def text_error(error: HeadraceError) -> Answer:

@@ -58,8 +58,10 @@ class Router(Generic[C]):
             raise NotFoundError("there is nothing at this path")
         route = node.routes.get(method)
         if route is None:
-            allowed = ", ".join(sorted(node.routes))
-            raise MethodNotAllowedError(f"{method[:20]} is not possible here, only {allowed}")
+            allowed = sorted(node.routes)
+            raise MethodNotAllowedError(
+                f"{method[:20]} is not possible here, only {', '.join(allowed)}", allowed
+            )
         return route, parameters
 
     def _add(self, route: Route[C]) -> None:

@@ -50,7 +50,6 @@ def _describe(call: ControlCall, template: Template) -> dict[str, Any]:
 ROUTES: tuple[Route[ControlCall], ...] = (
     Route("GET", "/templates", list_all),
     Route("GET", "/v2/templates", list_all),
-    Route("GET", "/default-templates", list_all),
     Route("GET", "/templates/{template_id}", show),
     Route("DELETE", "/templates/{template_id}", delete),
     Route("GET", "/templates/aliases/{alias}", find_alias),
