@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.engine.contexts import MAX_CONTEXTS
 from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import ContextNotFoundError
 from tests.support.e2b import E2bService, open_e2b
@@ -62,12 +63,13 @@ async def test_what_is_no_directory_is_refused(client: Client, cwd: object) -> N
 
 
 async def test_too_many_contexts_are_refused(client: Client, sandbox: Sandbox) -> None:
-    for _ in range(31):
+    default = len(sandbox.contexts)
+    for _ in range(MAX_CONTEXTS):
         assert (await client.post("/contexts")).status == 200
     reply = await client.post("/contexts")
     assert reply.status == 429
-    assert b"at most 32 contexts" in reply.body
-    assert len(sandbox.contexts) == 32
+    assert b"at most 32" in reply.body
+    assert len(sandbox.contexts) == MAX_CONTEXTS + default
 
 
 async def test_a_restarted_context_has_its_name_and_counts_on(client: Client) -> None:
@@ -101,12 +103,10 @@ async def test_a_kernel_that_does_not_come_up_is_500_and_leaves_no_context(
     tmp_path: Path,
 ) -> None:
     launcher = FakeLauncher()
+    launcher.refusals["kernel"] = ("failed", "no process can be made")
     async with open_e2b(tmp_path, launcher=launcher) as service:
         sandbox = await service.create()
-        await sandbox.contexts[0].await_ready()
-        launcher.refusals["kernel"] = ("failed", "no process can be made")
-        client = service.interpreter(sandbox)
-        reply = await client.post("/contexts")
+        reply = await service.interpreter(sandbox).post("/contexts")
         assert reply.status == 500
         assert b"no process can be made" in reply.body
-        assert len(sandbox.contexts) == 1
+        assert [each.language for each in sandbox.contexts] == ["python"]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.adapters.e2b.codec.execution import KEEPALIVE, ExecutionEncoder, describe_result
@@ -27,6 +27,8 @@ from headrace.model.results import Json, Result
 AT = 1795230116.889582
 ISO = "2026-11-21T03:01:56.889582Z"
 
+# Making examples takes longer on a busy machine; that is no fault of what is tested.
+AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JSON_VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -123,6 +125,7 @@ def test_a_request_for_input_is_no_line() -> None:
     assert lines_of(InputRequested(2, AT, "name?", is_password=False)) == []
 
 
+@AT_LEISURE
 @given(st.lists(st.text() | st.binary(), max_size=5))
 def test_any_output_arrives_as_pure_ascii(texts: list[str | bytes]) -> None:
     written = [
@@ -134,6 +137,7 @@ def test_any_output_arrives_as_pure_ascii(texts: list[str | bytes]) -> None:
     ]
 
 
+@AT_LEISURE
 @given(st.dictionaries(MIMES, JSON_VALUES))
 def test_any_bundle_is_one_line_that_has_all_of_it(bundle: dict[str, Json]) -> None:
     (line,) = lines_of(ResultDisplayed(2, AT, Result(bundle)))
@@ -143,6 +147,7 @@ def test_any_bundle_is_one_line_that_has_all_of_it(bundle: dict[str, Json]) -> N
         assert line[name] in bundle.values()
 
 
+@AT_LEISURE
 @given(st.text(), st.text(), st.text())
 def test_any_error_arrives_as_it_was_told(name: str, value: str, traceback: str) -> None:
     event = CodeRaised(2, AT, CodeError(name, value, traceback))

@@ -40,9 +40,8 @@ async def _make(sandbox: Sandbox, spec: ContextSpec) -> Context:
 
 
 async def list_all(call: Call) -> None:
-    """Answer ``GET /contexts``: default ones first, then the others, each in order of making."""
-    found = sorted(call.sandbox.contexts, key=lambda each: not call.sandbox.is_default(each.id))
-    await call.exchange.answer([describe(context) for context in found])
+    """Answer ``GET /contexts``: the default ones first, then the others as they were made."""
+    await call.exchange.answer([describe(context) for context in call.sandbox.contexts])
 
 
 async def restart(call: Call) -> None:
