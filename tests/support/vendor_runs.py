@@ -125,7 +125,7 @@ def start_node(node: Path, place: Path, job: Job) -> Run:
         shutil.copytree(source, job.directory, dirs_exist_ok=True)
     (job.directory / "node_modules").symlink_to(place / "node_modules")
     command = [
-        *(str(node), "--test", "--test-force-exit", "--test-concurrency", "3"),
+        *(str(node), "--test", "--test-concurrency", "3"),
         *("--test-timeout", str(_TEST_TIMEOUT * 2000)),
         *("--test-reporter", str(_BESIDE / "report_lines.mjs")),
         *("--test-reporter-destination", str(job.directory / _REPORT)),

@@ -1,6 +1,7 @@
 """One service for all SDKs, and the runners that work against it, each started once."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.support.vendor_cases import Case
 from tests.support.vendor_runs import Job, Run, start_node, start_python
 
 # They import what is not installed here.
-collect_ignore_glob = ["python_*", "javascript", "shared", "smolagents", "computesdk"]
+collect_ignore_glob = ["python_*", "javascript*", "shared", "smolagents", "computesdk"]
 
 PATIENCE = 600.0
 """Seconds for all tests of a face; one that hangs is ended long before."""
@@ -44,27 +45,27 @@ def runs(
     request: pytest.FixtureRequest,
     variables: Mapping[str, str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mapping[Face, Run]]:
-    """The runners of all faces with a test that was selected; they work side by side."""
-    started: dict[Face, Run] = {}
+) -> Iterator[Mapping[Path, Run]]:
+    """One runner per directory with a test that was selected; they work side by side."""
+    started: dict[Path, Run] = {}
     try:
-        for face, cases in _selected(request.session.items).items():
-            directory = tmp_path_factory.mktemp(face)
+        for (face, source), cases in _selected(request.session.items).items():
+            directory = tmp_path_factory.mktemp(source.name)
             job = Job(cases, directory, variables, PATIENCE, PLUGINS[face])
-            started[face] = _start(face, job)
+            started[source] = _start(face, job)
         yield started
     finally:
         for run in started.values():
             run.stop()
 
 
-def _selected(items: list[pytest.Item]) -> dict[Face, list[Case]]:
-    selected: dict[Face, list[Case]] = {}
+def _selected(items: list[pytest.Item]) -> dict[tuple[Face, Path], list[Case]]:
+    selected: dict[tuple[Face, Path], list[Case]] = {}
     for item in items:
         parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
         match (parameters.get("face"), parameters.get("case")):
             case (Face() as face, Case() as case) if item.get_closest_marker("skip") is None:
-                selected.setdefault(face, []).append(case)
+                selected.setdefault((face, case.path.parent), []).append(case)
     return selected
 
 

@@ -34,7 +34,7 @@ class Face(StrEnum):
 DIRECTORIES = {
     Face.PYTHON: ("python_sync", "python_sync_only"),
     Face.PYTHON_ASYNC: ("python_async", "python_async_only"),
-    Face.JAVASCRIPT: ("javascript",),
+    Face.JAVASCRIPT: ("javascript", "javascript_long"),
 }
 PLUGINS = {Face.PYTHON: "face_sync", Face.PYTHON_ASYNC: "face_async", Face.JAVASCRIPT: ""}
 """The module in ``shared`` with the fixtures."""

@@ -1,6 +1,7 @@
 """Every test that runs inside the environment of an SDK is one test here."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -25,15 +26,15 @@ def judge(run: Run, case: Case) -> None:
 
 
 @pytest.mark.parametrize(("face", "case"), parameters(Face.PYTHON))
-def test_python(face: Face, case: Case, runs: Mapping[Face, Run]) -> None:
-    judge(runs[face], case)
+def test_python(face: Face, case: Case, runs: Mapping[Path, Run]) -> None:
+    judge(runs[case.path.parent], case)
 
 
 @pytest.mark.parametrize(("face", "case"), parameters(Face.PYTHON_ASYNC))
-def test_python_async(face: Face, case: Case, runs: Mapping[Face, Run]) -> None:
-    judge(runs[face], case)
+def test_python_async(face: Face, case: Case, runs: Mapping[Path, Run]) -> None:
+    judge(runs[case.path.parent], case)
 
 
 @pytest.mark.parametrize(("face", "case"), parameters(Face.JAVASCRIPT))
-def test_javascript(face: Face, case: Case, runs: Mapping[Face, Run]) -> None:
-    judge(runs[face], case)
+def test_javascript(face: Face, case: Case, runs: Mapping[Path, Run]) -> None:
+    judge(runs[case.path.parent], case)

@@ -40,7 +40,8 @@ test('what happens in a directory is told', sandboxed(async (sandbox) => {
   assert.ok(seen.indexOf('create f') < seen.indexOf('write f'))
   assert.ok(seen.indexOf('write f') < seen.indexOf('rename f'))
   assert.ok(seen.indexOf('rename f') < seen.indexOf('create g'))
-  assert.deepEqual(exits, [undefined])
+  // What it is called with is the SDK's own affair: it ends the request itself.
+  assert.equal(exits.length, 1)
 }))
 
 test('only a recursive watch sees what is below', sandboxed(async (sandbox) => {
