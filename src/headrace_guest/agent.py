@@ -46,6 +46,7 @@ from headrace_guest.spawn import (
     take_number,
     take_size,
 )
+from headrace_guest.sudo import SudoServer
 
 MAX_FILE_OPERATIONS = 64
 MAX_PROCESSES = 1024
@@ -64,15 +65,22 @@ for _codec in ("utf-32", "utf-32-le", "utf-32-be"):
     codecs.lookup(_codec)
 
 
-def serve(control: socket.socket, identity: Identity, *, path_prefix: str | None = None) -> None:
+def serve(
+    control: socket.socket,
+    identity: Identity,
+    *,
+    path_prefix: str | None = None,
+    sudo_socket: socket.socket | None = None,
+) -> None:
     """Serve the engine on ``control`` until it closes, and then end this process.
 
-    ``path_prefix`` is a directory that comes first in the PATH of every command.
+    ``path_prefix`` is a directory that comes first in the PATH of every command. On
+    ``sudo_socket``, if there is one, processes inside ask for commands as root.
     """
     sys.path.clear()
     try:
         _prepare_process()
-        Agent(control, identity, path_prefix).run()
+        Agent(control, identity, path_prefix, sudo_socket).run()
     except BaseException as error:  # noqa: BLE001 - the engine is told before the sandbox ends
         detail = f"the agent failed: {type(error).__name__}: {error}"[:8000]
         with contextlib.suppress(OSError):
@@ -99,7 +107,13 @@ def _note_signal(_number: int, _frame: FrameType | None) -> None:
 class Agent:
     """The state of PID 1: the engine's socket, the children, what runs for which request."""
 
-    def __init__(self, control: socket.socket, identity: Identity, path_prefix: str | None) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        identity: Identity,
+        path_prefix: str | None,
+        sudo_socket: socket.socket | None,
+    ) -> None:
         self._control = control
         self._identity = identity
         self._path_prefix = path_prefix
@@ -110,6 +124,9 @@ class Agent:
         self._processes: dict[int, Process] = {}
         self._ending = 0
         self._operations: dict[int, FileOperation] = {}
+        self._sudo: SudoServer | None = None
+        if sudo_socket is not None:
+            self._sudo = SudoServer(self._loop, sudo_socket, identity, path_prefix)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._requests: dict[str, Callable[..., Mapping[str, Json] | None]] = {
             "spawn": self._spawn,
@@ -318,6 +335,8 @@ class Agent:
             del self._processes[pid]
             told = process.reaped(status)  # which may call `exited` at once
             self._ending += told
+            return
+        if self._sudo is not None and self._sudo.reaped(pid):
             return
         for number, operation in list(self._operations.items()):
             if operation.pid == pid:

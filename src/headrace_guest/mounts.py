@@ -143,7 +143,7 @@ def _plan_layer(spec: RootSpec, layer: Layer) -> list[Step]:
             steps.append(BindIdMapped(f"{LOWERS}/{name}", f"l/{name}", layer.owner is not None))
         lowers = [f"l/{name}" for name in names]
     elif layer.target == "/" and spec.base is not None:
-        # Without mapped ids the skeleton's owners mean nothing inside; the user's own
+        # Without mapped ids the skeleton's owners mean nothing inside; the users' own
         # directories are made anew in the upper layer.
         steps += _plan_unmapped_home(spec, upper)
     # A rootless overlay keeps its marks in user.* attributes; a root one need not survive a crash.
@@ -160,6 +160,9 @@ def _plan_unmapped_home(spec: RootSpec, upper: str) -> list[Step]:
         MakeDirectory(f"{upper}/home", owner=root),
         MakeDirectory(f"{upper}/home/user", owner=user),
         MakeDirectory(f"{upper}/workspace", owner=user),
+        MakeDirectory(f"{upper}/root", 0o700, owner=root),
+        MakeDirectory(f"{upper}/run", owner=root),
+        MakeDirectory(f"{upper}/run/sudo", owner=root),
     ]
 
 

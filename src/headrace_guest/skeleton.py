@@ -12,11 +12,11 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = "1"
+VERSION = "2"
 USER_ID = 1000
 HOME = "/home/user"
 HIDDEN = "headrace"
@@ -24,14 +24,14 @@ HIDDEN = "headrace"
 
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DIRECTORIES = (
-    "dev etc proc sys tmp run usr home home/user workspace root mnt opt srv"
+    "dev etc proc sys tmp run run/sudo usr home home/user workspace root mnt opt srv"
     " var var/cache var/cache/apt var/lib var/lib/dpkg var/lib/dpkg/info var/log var/tmp"
 )
 _COPIED = (
     "R alternatives bash.bashrc ca-certificates.conf debian_version default/locale dpkg fonts"
     " gai.conf host.conf inputrc java-17-openjdk java-21-openjdk ld.so.cache ld.so.conf"
     " ld.so.conf.d locale.alias localtime login.defs magic magic.mime mime.types networks"
-    " nodejs os-release pam.conf pam.d perl profile profile.d protocols python3 python3.11"
+    " nodejs os-release pam.conf pam.d perl profile.d protocols python3 python3.11"
     " python3.12 python3.13 security services shells skel ssl terminfo timezone xattr.conf"
 )
 _OWN_FILES = {
@@ -48,8 +48,27 @@ _OWN_FILES = {
     "etc/hostname": "sandbox\n",
     "etc/resolv.conf": "# this sandbox has no network\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+    # Both users of a sandbox are the same person, and either may have made a repository.
+    "etc/gitconfig": "[safe]\n\tdirectory = *\n",
     "var/lib/dpkg/status": "",
 }
+_PROFILE = """\
+# For login shells. A command of this sandbox starts with its PATH; one that comes from elsewhere
+# (su gives such a one) gets Python's programs, too.
+case "${{PATH-}}" in
+  "" | /usr/local/sbin:/usr/local/bin:* | /usr/local/bin:/usr/bin:*)
+    PATH="{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    export PATH
+    ;;
+esac
+for script in /etc/profile.d/*.sh; do
+  if [ -r "$script" ]; then . "$script"; fi
+done
+unset script
+if [ -n "${{PS1-}}" ] && [ -n "${{BASH-}}" ] && [ -r /etc/bash.bashrc ]; then
+  . /etc/bash.bashrc
+fi
+"""
 _SHADOW = "root:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\n"
 _SECRET_NAMES = ("private", "opasswd")
 _SECRET_SUFFIXES = (".key", ".pwd", ".secret")
@@ -76,25 +95,28 @@ class SkeletonError(Exception):
     """The host's layout cannot be shown to a sandbox."""
 
 
-def build(state: Path, prefixes: Iterable[str], *, is_rootless: bool) -> list[Layer]:
+def build(state: Path, prefixes: Iterable[str], python: str, *, is_rootless: bool) -> list[Layer]:
     """Build the skeleton and the masks below ``state`` if they are not there; give the layers.
 
-    ``prefixes`` are the Python prefixes to show, besides /usr. The order of the layers is the
-    order in which they must be mounted. Safe to run in several processes at once.
+    ``prefixes`` are the Python prefixes to show, besides /usr, and ``python`` is the interpreter
+    that programs of ours inside are run by. The order of the layers is the order in which they
+    must be mounted. Safe to run in several processes at once.
     """
     for name in ("bin", "lib"):
         if not Path("/", name).is_symlink():
             raise SkeletonError(f"/{name} is not a link to /usr/{name}; a merged /usr is needed")
     shown = _outer_prefixes(prefixes)
+    own = {**_OWN_FILES, "etc/profile": _PROFILE.format(programs=Path(python).parent)}
 
     def fill(at: Path) -> None:
-        _fill(at, shown)
+        _fill(at, shown, own)
         if not is_rootless:
             _own_home(at)
 
     kind = "rootless" if is_rootless else "root"
-    root = _make_once(state / f"{kind}-{_fingerprint(shown)}", fill)
-    layers = [Layer("root", str(root), "/"), Layer("usr", "/usr", "/usr", _mask(state, "/usr"))]
+    root = _make_once(state / f"{kind}-{_fingerprint(shown, own)}", fill)
+    mask = _mask(state, "/usr", {"bin/sudo": _sudo(python)})
+    layers = [Layer("root", str(root), "/"), Layer("usr", "/usr", "/usr", mask)]
     for index, prefix in enumerate(shown):
         info = Path(prefix).stat()
         owner = (info.st_uid, info.st_gid)
@@ -128,9 +150,9 @@ def _make_once(target: Path, fill: Callable[[Path], None]) -> Path:
     return target
 
 
-def _fingerprint(prefixes: list[str]) -> str:
+def _fingerprint(prefixes: list[str], own: Mapping[str, str]) -> str:
     """Name a skeleton after all that it is made from, so that a changed host makes a new one."""
-    facts = [VERSION, *prefixes, _DIRECTORIES, *_OWN_FILES.values()]
+    facts = [VERSION, *prefixes, _DIRECTORIES, *own.values()]
     for name in _COPIED.split():
         path = Path("/etc", name)
         try:
@@ -141,7 +163,7 @@ def _fingerprint(prefixes: list[str]) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
-def _fill(root: Path, prefixes: list[str]) -> None:
+def _fill(root: Path, prefixes: list[str], own: Mapping[str, str]) -> None:
     for name in _MERGED:
         if Path("/", name).is_symlink():
             (root / name).symlink_to(Path("/", name).readlink())
@@ -154,7 +176,7 @@ def _fill(root: Path, prefixes: list[str]) -> None:
         _make_parents(root, prefix)
     for name in _COPIED.split():
         _copy(Path("/etc", name), root / "etc" / name)
-    for name, text in _OWN_FILES.items():
+    for name, text in own.items():
         (root / name).write_text(text)
     shadow = root / "etc/shadow"
     shadow.write_text(_SHADOW)
@@ -206,22 +228,36 @@ def _copy(source: Path, target: Path) -> None:
         target.chmod(stat.S_IMODE(info.st_mode) & 0o755)
 
 
-def _mask(state: Path, source: str) -> str | None:
-    """Make a layer of whiteouts over all that is ours below ``source``; None if nothing is.
+def _sudo(python: str) -> str:
+    """Give the text of the program that stands in for the host's sudo, which can do nothing."""
+    text = Path(__file__).with_name("sudo_client.py").read_text()
+    return f"#!{python} -IS\n{text}"
 
-    A whiteout is a character device 0:0, which any user may make (overlayfs, mknod(2)). The
-    directories above it take the owner of the directories that they cover, because overlayfs
-    shows the uppermost directory's.
+
+def _mask(state: Path, source: str, programs: Mapping[str, str] | None = None) -> str | None:
+    """Make a layer over ``source`` that hides all that is ours; None if it would be empty.
+
+    ``programs`` are what it has besides, by their paths below ``source``. A whiteout is a
+    character device 0:0, which any user may make (overlayfs, mknod(2)). The directories above it
+    take the owner of the directories that they cover, because overlayfs shows the uppermost
+    directory's.
     """
     hidden = sorted(_hidden_below(source))
-    if not hidden:
+    programs = programs or {}
+    if not hidden and not programs:
         return None
     owner = Path(source).stat().st_uid
-    name = hashlib.sha256("\n".join([VERSION, str(owner), source, *hidden]).encode())
+    facts = [VERSION, str(owner), source, *hidden, *programs, *programs.values()]
+    name = hashlib.sha256("\n".join(facts).encode())
 
     def fill(at: Path) -> None:
         for path in hidden:
-            _whiteout(Path(source), at, path)
+            _cover(Path(source), at, path)
+            os.mknod(at / path, stat.S_IFCHR, os.makedev(0, 0))
+        for path, text in programs.items():
+            _cover(Path(source), at, path)
+            (at / path).write_text(text)
+            (at / path).chmod(0o755)
 
     return str(_make_once(state / f"mask-{name.hexdigest()[:16]}", fill))
 
@@ -239,14 +275,14 @@ def _hidden_below(source: str) -> Iterator[str]:
                 yield str(path.relative_to(source))
 
 
-def _whiteout(source: Path, mask: Path, hidden: str) -> None:
+def _cover(source: Path, mask: Path, path: str) -> None:
+    """Make the directories above a path like those that they cover."""
     below, above = source, mask
     _mirror(below, above)
-    for part in Path(hidden).parts[:-1]:
+    for part in Path(path).parts[:-1]:
         below, above = below / part, above / part
         above.mkdir(exist_ok=True)
         _mirror(below, above)
-    os.mknod(mask / hidden, stat.S_IFCHR, os.makedev(0, 0))
 
 
 def _mirror(below: Path, above: Path) -> None:

@@ -66,7 +66,9 @@ def prepare(config: Mapping[str, Any], control: socket.socket) -> Machine:
     state, runtime = Path(config["state_dir"]), Path(config["runtime_dir"])
     prefix = _read_prefix(config["python_prefix"])
     shown = {prefix.path, prefix.base}
-    layers = skeleton.build(state / "templates", shown, is_rootless=mode == "rootless")
+    python = f"{prefix.path}/bin/python3"
+    is_rootless = mode == "rootless"
+    layers = skeleton.build(state / "templates", shown, python, is_rootless=is_rootless)
     block = idranges.Block.claim() if mode == "root" else None
     name = block.name if block is not None else f"r{os.urandom(6).hex()}"
     if block is not None:

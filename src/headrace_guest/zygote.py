@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from headrace_guest import agent, isolate, linux, mounts, seccomp
+from headrace_guest import agent, isolate, linux, mounts, seccomp, sudo
 from headrace_guest.entry import read_layer
 from headrace_guest.protocol import encode_frame
 from headrace_guest.skeleton import Layer
@@ -235,12 +235,14 @@ class _AgentServer:
             identity = isolate.lock_agent(spec, sandbox_ns, self._program, settings)
             for namespace in namespaces:
                 os.close(namespace)
+            # Now, before there is anybody who could have put something else there.
+            asking = None if spec.is_rootless else sudo.listen()
         except (OSError, ValueError) as error:
             sock.sendall(encode_frame({"type": "failed", "detail": str(error)}))
             os._exit(1)
         sys.path.clear()
         os.environ.clear()
-        agent.serve(sock, identity, path_prefix=self._boot.path_prefix)
+        agent.serve(sock, identity, path_prefix=self._boot.path_prefix, sudo_socket=asking)
         os._exit(0)
 
     def _read_spec(self, order: Mapping[str, Any]) -> isolate.SandboxSpec:

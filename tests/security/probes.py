@@ -25,6 +25,7 @@ class Place(StrEnum):
     KERNEL = "kernel"
     PROCESS = "process"
     ROOT = "in_sandbox_root"
+    SUDO = "in_sandbox_root_by_sudo"
 
 
 class Probe(Protocol):
@@ -61,7 +62,8 @@ async def probe_in(
         assert outcome.finished.reason is FinishReason.OK, outcome.events[-2:]
         return verdict_in(outcome.stdout)
     user = "root" if place is Place.ROOT else "user"
-    done = await run_process(sandbox, PYTHON, "-I", "-c", code, user=user)
+    prefix = ("sudo", "-n") if place is Place.SUDO else ()
+    done = await run_process(sandbox, *prefix, PYTHON, "-I", "-c", code, user=user)
     assert done.exited.exit_code == 0, (done.exited, done.stderr[-2000:])
     return verdict_in(done.stdout)
 

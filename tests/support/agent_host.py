@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace_guest import agent, linux
+from headrace_guest import agent, linux, sudo
 from headrace_guest.protocol import (
     MAX_AGENT_FRAME,
     AgentExit,
@@ -48,11 +48,16 @@ class FakeIdentity:
 class AgentHost:
     """The engine's side of a real agent in a forked process."""
 
-    def __init__(self, before: Callable[[], None] | None = None, path_prefix: str = "") -> None:
+    def __init__(
+        self,
+        before: Callable[[], None] | None = None,
+        path_prefix: str = "",
+        sudo_path: Path | None = None,
+    ) -> None:
         self.socket, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_agent(theirs, FakeIdentity(before), path_prefix)
+            _be_agent(theirs, FakeIdentity(before), path_prefix, sudo_path)
         theirs.close()
         self.expected_status: int | None = 0
         self._reader = FrameReader(MAX_AGENT_FRAME)
@@ -247,13 +252,20 @@ def public_directory() -> Iterator[Path]:
             directory.chmod(0o700)
 
 
-def _be_agent(control: socket.socket, identity: FakeIdentity, path_prefix: str) -> None:
+def _be_agent(
+    control: socket.socket, identity: FakeIdentity, path_prefix: str, sudo_path: Path | None
+) -> None:
     try:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
         os.dup2(control.fileno(), 3)
         linux.close_range(4)
         sys.meta_path.clear()
-        agent.serve(socket.socket(fileno=3), identity, path_prefix=path_prefix or None)
+        agent.serve(
+            socket.socket(fileno=3),
+            identity,
+            path_prefix=path_prefix or None,
+            sudo_socket=None if sudo_path is None else sudo.listen(str(sudo_path)),
+        )
     finally:
         os._exit(99)

@@ -2,11 +2,15 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from headrace_guest import skeleton
+
+PYTHON = f"{sys.prefix}/bin/python3"
 
 
 @pytest.fixture
@@ -24,7 +28,8 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def build(tmp_path: Path, *prefixes: Path) -> list[skeleton.Layer]:
-    return skeleton.build(tmp_path / "state", map(str, prefixes), is_rootless=os.getuid() != 0)
+    state, is_rootless = tmp_path / "state", os.getuid() != 0
+    return skeleton.build(state, map(str, prefixes), PYTHON, is_rootless=is_rootless)
 
 
 def test_the_layers_come_in_the_order_of_mounting(tmp_path: Path, prefix: Path) -> None:
@@ -51,6 +56,28 @@ def test_our_own_packages_are_whited_out(tmp_path: Path, prefix: Path) -> None:
         info = path.lstat()
         assert stat.S_ISCHR(info.st_mode)
         assert info.st_rdev == 0
+
+
+def test_our_sudo_stands_in_for_the_hosts(tmp_path: Path) -> None:
+    mask = build(tmp_path)[1].mask
+    assert mask is not None
+    program = Path(mask, "bin/sudo")
+    assert stat.S_IMODE(program.stat().st_mode) == 0o755
+    done = subprocess.run([program, "-V"], capture_output=True, text=True, check=True, env={})
+    assert done.stdout.startswith("sudo of this sandbox")
+
+
+def login_path(tmp_path: Path, path: str) -> str:
+    profile = Path(build(tmp_path)[0].source, "etc/profile")
+    command = ["/bin/bash", "-c", f'. {profile}; echo "$PATH"']
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": path})
+    return done.stdout.strip()
+
+
+def test_a_login_shell_keeps_its_path_or_gets_pythons_programs(tmp_path: Path) -> None:
+    assert login_path(tmp_path, "/opt/own/bin:/usr/bin") == "/opt/own/bin:/usr/bin"
+    for path in ("", "/usr/local/bin:/usr/bin:/bin:/usr/games"):
+        assert login_path(tmp_path, path).startswith(f"{sys.prefix}/bin:/usr/local/sbin:")
 
 
 def test_account_files_are_our_own(tmp_path: Path) -> None:
