@@ -329,6 +329,8 @@ class FakeAgent:
                 for fd in fds:
                     os.close(fd)
             elif request["op"] == "file":
+                # From here on it can be cancelled, as with the real agent.
+                self._operations[request["request"]] = anyio.CancelScope()
                 tasks.start_soon(self._file, request, fds)
             else:
                 await getattr(self, "_" + request["op"])(request, fds, tasks)
@@ -417,7 +419,7 @@ class FakeAgent:
     # --- files --------------------------------------------------------------------------------
 
     async def _file(self, request: Mapping[str, Any], fds: list[int]) -> None:
-        scope = self._operations[request["request"]] = anyio.CancelScope()
+        scope = self._operations[request["request"]]
         action = getattr(self, "_" + request["action"])
         try:
             with scope:
