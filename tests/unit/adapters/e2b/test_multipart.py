@@ -113,9 +113,12 @@ async def test_names_are_read_as_clients_write_them(
         head(b'form-data; name="file"; filename="\xff"'),
     ],
 )
-async def test_what_is_no_form_is_refused(body: bytes) -> None:
+async def test_what_is_no_form_is_refused_and_not_logged(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidRequestError):
         await read(body)
+    assert not caplog.records
 
 
 async def test_a_file_is_not_complete_if_the_form_breaks_off_behind_it() -> None:

@@ -4,6 +4,7 @@ The parser is a library's; here its callbacks become events in order, and what i
 refused: a body that ends before its last boundary.
 """
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ FORM = b"multipart/form-data"
 MAX_PARTS = 10_000
 _MAX_HEADERS = 16
 _MAX_HEADER = 8 * 1024
+_SILENT = logging.Logger("forms of clients", logging.CRITICAL + 1)
+"""What a client sends must not fill the log: the parser would warn of every fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class FormParser:
             )
         except FormParserError as error:
             raise InvalidRequestError(f"the form cannot be read: {error}") from error
+        self._parser.logger = _SILENT
 
     def feed(self, data: bytes) -> list[FormEvent]:
         """Give the events of the next piece."""
