@@ -276,6 +276,28 @@ async def test_changes_stream_as_they_happen(client: httpx.AsyncClient, sandbox:
         assert await stream.end() == {}
 
 
+async def test_an_upload_looks_like_any_write_to_who_watches(client: httpx.AsyncClient) -> None:
+    await call(client, "MakeDir", path="w")
+    raw = {"content-type": "application/octet-stream"}
+    async with watching(client, path="w") as response:
+        stream = Stream(response)
+        await stream.more()
+        for name in ("f", "mid", "f", "last"):
+            await client.post(f"/files?path=w/{name}", content=b"x", headers=raw)
+        while ("last", "WRITE") not in stream.changes():
+            await stream.more()
+
+    assert stream.changes() == [
+        ("f", "CREATE"),
+        ("f", "WRITE"),
+        ("mid", "CREATE"),
+        ("mid", "WRITE"),
+        ("f", "WRITE"),
+        ("last", "CREATE"),
+        ("last", "WRITE"),
+    ]
+
+
 async def test_a_watch_ends_with_its_client(client: httpx.AsyncClient, sandbox: Sandbox) -> None:
     await sh(sandbox, "mkdir w")
     started = 0
