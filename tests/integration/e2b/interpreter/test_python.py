@@ -1,5 +1,7 @@
 """Python code over HTTP: streams, values, errors, and output of every size."""
 
+import json
+
 import anyio
 import pytest
 
@@ -137,9 +139,34 @@ async def test_ten_megabytes_arrive_whole(shared: Interpreter) -> None:
     assert outcome.stdout == "".join(f"{i:099d}\n" for i in range(100_000))
 
 
-async def test_one_line_of_three_megabytes_arrives_whole(shared: Interpreter) -> None:
-    outcome = await shared.outcome("print('é' * 1_500_000)")
-    assert outcome.stdout == "é" * 1_500_000 + "\n"
+async def test_prints_that_follow_one_another_are_lines_of_their_own(shared: Interpreter) -> None:
+    code = "import json\nfor i in range(200): print(json.dumps({'step': i}), flush=True)"
+    lines = [line for line in await shared.run(code) if line["type"] == "stdout"]
+    assert [json.loads(line["text"]) for line in lines] == [{"step": i} for i in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("python", "print('x' * 3_000_000)"),
+        ("python", "print('before'); print('x' * 3_000_000)"),
+        ("js", "console.log('x'.repeat(3_000_000))"),
+        ("bash", "head -c 3000000 /dev/zero | tr '\\0' x; echo"),
+    ],
+)
+async def test_one_line_of_three_megabytes_is_one_piece(
+    shared: Interpreter, language: str, code: str
+) -> None:
+    lines = [line for line in await shared.run(code, language=language) if "timestamp" in line]
+    assert lines[-1]["text"] == "x" * 3_000_000 + "\n"
+    assert len(lines) <= 2
+
+
+async def test_a_text_without_a_newline_is_not_held_back(shared: Interpreter) -> None:
+    code = "import time\nprint('.' * 10_000, end='', flush=True)\ntime.sleep(0.4)\nprint('end')"
+    times = [anyio.current_time() async for line in shared.follow(code) if "timestamp" in line]
+    assert len(times) == 2
+    assert times[1] - times[0] > 0.3
 
 
 async def test_too_much_output_is_cut_and_told(engine: Engine, url: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.adapters.e2b.codec.execution import KEEPALIVE, ExecutionEncoder, describe_result
+from headrace.adapters.e2b.codec.execution import ExecutionEncoder, describe_result
 from headrace.model.events import (
     CodeError,
     CodeRaised,
@@ -89,7 +89,7 @@ def test_a_stream_begins_with_the_count_and_ends_with_the_end() -> None:
         {"type": "number_of_executions", "execution_count": 7},
         {"type": "end_of_execution"},
     ]
-    assert json.loads(KEEPALIVE) == {"type": "keepalive"}
+    assert ExecutionEncoder().keepalive() == b'{"type":"keepalive"}\n'
 
 
 def test_what_never_began_has_no_count() -> None:
@@ -125,16 +125,82 @@ def test_a_request_for_input_is_no_line() -> None:
     assert lines_of(InputRequested(2, AT, "name?", is_password=False)) == []
 
 
+def test_prints_that_arrive_together_are_lines_of_their_own() -> None:
+    data = b'{"type": "start"}\n{"type": "end"}\n\nrest'
+    lines = lines_of(OutputWritten(2, AT, Stream.STDOUT, data))
+    assert [line["text"] for line in lines] == [
+        '{"type": "start"}\n',
+        '{"type": "end"}\n',
+        "\n",
+        "rest",
+    ]
+
+
+def test_only_a_newline_ends_a_line() -> None:
+    text = "50%\r100%\r\n\x0b\x0c\x1c\x85\u2028\n"
+    lines = lines_of(OutputWritten(2, AT, Stream.STDOUT, text.encode()))
+    assert [line["text"] for line in lines] == ["50%\r100%\r\n", "\x0b\x0c\x1c\x85\u2028\n"]
+
+
+@pytest.mark.parametrize("size", [1, 100, 4092, 4100, 10_000, 32_000])
+def test_what_is_no_line_goes_on_at_once(size: int) -> None:
+    (line,) = lines_of(OutputWritten(2, AT, Stream.STDOUT, b"x" * size))
+    assert line["text"] == "x" * size
+
+
+@pytest.mark.parametrize("size", [65536, 65533, 57344, 4096, 4093, 8192, 64834])
+def test_a_line_that_the_pipe_has_cut_is_whole_again(size: int) -> None:
+    encoder = ExecutionEncoder()
+    assert encoder.encode([OutputWritten(2, AT, Stream.STDOUT, b"x" * size)]) == b""
+    assert encoder.encode([OutputWritten(3, AT, Stream.STDOUT, b"y" * 65536)]) == b""
+    lines = read(encoder.encode([OutputWritten(4, AT + 1, Stream.STDOUT, b"z\nnext\n")]))
+    assert [line["text"] for line in lines] == ["x" * size + "y" * 65536 + "z\n", "next\n"]
+    assert lines[0]["timestamp"].startswith("2026-11-21T03:01:57")
+
+
+@pytest.mark.parametrize(
+    ("event", "then"),
+    [
+        (OutputWritten(3, AT, Stream.STDERR, b"e\n"), "stderr"),
+        (ResultDisplayed(3, AT, Result({"text/plain": "1"})), "result"),
+        (OutputDropped(3, AT, Stream.STDOUT, 5, "why"), "stdout"),
+        (finished(), "end_of_execution"),
+    ],
+)
+def test_what_is_held_back_keeps_its_place(event: ExecutionEvent, then: str) -> None:
+    held, following = lines_of(OutputWritten(2, AT, Stream.STDOUT, b"x" * 65536), event)
+    assert (held["type"], held["text"]) == ("stdout", "x" * 65536)
+    assert following["type"] == then
+
+
+def test_a_silence_ends_the_wait_for_the_rest_of_a_line() -> None:
+    encoder = ExecutionEncoder()
+    encoder.encode([OutputWritten(2, AT, Stream.STDOUT, b"x" * 65536)])
+    assert [line["type"] for line in read(encoder.keepalive())] == ["stdout", "keepalive"]
+    assert [line["type"] for line in read(encoder.keepalive())] == ["keepalive"]
+
+
+def test_a_line_without_an_end_is_held_up_to_a_bound() -> None:
+    encoder = ExecutionEncoder()
+    piece = OutputWritten(2, AT, Stream.STDOUT, b"x" * 65536)
+    told = b"".join(encoder.encode([piece]) for _ in range(65))
+    (line,) = read(told)
+    assert len(line["text"]) == 65 * 65536
+
+
 @AT_LEISURE
-@given(st.lists(st.text() | st.binary(), max_size=5))
-def test_any_output_arrives_as_pure_ascii(texts: list[str | bytes]) -> None:
-    written = [
-        text if isinstance(text, bytes) else text.encode("utf-8", "replace") for text in texts
+@given(st.lists(st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), st.text()), max_size=8))
+def test_any_output_arrives_whole_and_as_pure_ascii(texts: list[tuple[Stream, str]]) -> None:
+    wanted = [(stream, text * 200) for stream, text in texts]
+    events = [
+        OutputWritten(2, AT, stream, text.encode("utf-8", "replace")) for stream, text in wanted
     ]
-    events = [OutputWritten(2, AT, Stream.STDOUT, data) for data in written]
-    assert [line["text"] for line in lines_of(*events)] == [
-        data.decode("utf-8", "replace") for data in written
-    ]
+    lines = lines_of(*events, finished())[:-1]
+    for stream in Stream.STDOUT, Stream.STDERR:
+        told = "".join(line["text"] for line in lines if line["type"] == stream)
+        written = [event.text for event in events if event.stream is stream]
+        assert told == "".join(written)
+    assert all("\n" not in line["text"][:-1] for line in lines)
 
 
 @AT_LEISURE

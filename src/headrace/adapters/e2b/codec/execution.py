@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, assert_never
 
+from headrace.adapters.e2b.codec.output import OutputLines
 from headrace.model.events import (
     CodeRaised,
     ExecutionEvent,
@@ -24,14 +25,21 @@ from headrace.model.events import (
 from headrace.model.results import Json, Result
 from headrace.wire.ndjson import encode_json
 
-KEEPALIVE = b'{"type":"keepalive"}\n'
-"""The line that says that a silent execution lives."""
-END = b'{"type":"end_of_execution"}\n'
-"""The last line."""
+_KEEPALIVE = b'{"type":"keepalive"}\n'
+_END = b'{"type":"end_of_execution"}\n'
 RESTARTED = "the context was restarted"
 """What the engine says of an execution that a restart ended."""
 
 Record: TypeAlias = dict[str, Any]
+ToldEvent: TypeAlias = (
+    ExecutionStarted
+    | ResultDisplayed
+    | CodeRaised
+    | OutputDropped
+    | InputRequested
+    | ExecutionFinished
+)
+"""The events that are told one by one."""
 
 _TEXTS: Mapping[str, str] = {
     "text/plain": "text",
@@ -63,15 +71,28 @@ class ExecutionEncoder:
 
     def __init__(self) -> None:
         self._raised: CodeRaised | None = None
+        self._output = OutputLines()
 
     def encode(self, events: Iterable[ExecutionEvent]) -> bytes:
         """Give the lines that tell of these events."""
-        return b"".join([self._encode(event) for event in events])
+        lines: list[bytes] = []
+        for event in events:
+            if isinstance(event, OutputWritten):
+                lines += [_encode_output(*piece) for piece in self._output.take(event)]
+            else:
+                lines.append(self._release())
+                lines.append(self._encode(event))
+        return b"".join(lines)
 
-    def _encode(self, event: ExecutionEvent) -> bytes:
+    def keepalive(self) -> bytes:
+        """Give what is to be sent after a silence."""
+        return self._release() + _KEEPALIVE
+
+    def _release(self) -> bytes:
+        return b"".join([_encode_output(*piece) for piece in self._output.release()])
+
+    def _encode(self, event: ToldEvent) -> bytes:
         match event:
-            case OutputWritten():
-                return _encode_output(event.stream, event.text, event.timestamp)
             case ExecutionStarted():
                 return _encode_count(event.execution_count)
             case ResultDisplayed():
@@ -99,7 +120,7 @@ class ExecutionEncoder:
         error = _describe_error(event, raised)
         if error is not None:
             lines.append(_encode_record(error))
-        return b"".join((*lines, END))
+        return b"".join((*lines, _END))
 
 
 # --- lines ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import anyio
 from headrace.adapters.base import note
 from headrace.adapters.e2b.answers import HeaderList
 from headrace.adapters.e2b.call import Call
-from headrace.adapters.e2b.codec.execution import KEEPALIVE, ExecutionEncoder
+from headrace.adapters.e2b.codec.execution import ExecutionEncoder
 from headrace.adapters.e2b.following import Following, Form
 from headrace.adapters.e2b.schemas.interpreter import Execute
 
@@ -22,7 +22,8 @@ async def execute(call: Call) -> None:
     body = await exchange.read_body(Execute)
     execution = await call.sandbox.execute(body.to_request())
     note(exchange.scope, execution_id=execution.id)
-    form = Form(ExecutionEncoder().encode, lambda: KEEPALIVE)
+    encoder = ExecutionEncoder()
+    form = Form(encoder.encode, encoder.keepalive)
     try:
         await exchange.start(200, _HEADERS)
         following = Following(exchange, call.sandbox, execution.log, form)
