@@ -412,7 +412,9 @@ async def test_what_cannot_be_written_answers_400(
     assert files == {}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(body=st.binary(max_size=400), kind=st.sampled_from([RAW, FORM]), packed=st.booleans())
 async def test_garbage_never_breaks_anything(
     client: Client, files: dict[str, bytes], body: bytes, kind: str, packed: bool

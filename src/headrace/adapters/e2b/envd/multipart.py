@@ -18,7 +18,7 @@ FORM = b"multipart/form-data"
 MAX_PARTS = 10_000
 _MAX_HEADERS = 16
 _MAX_HEADER = 8 * 1024
-_SILENT = logging.Logger("forms of clients", logging.CRITICAL + 1)
+_SILENT = logging.Logger("forms", logging.CRITICAL + 1)  # noqa: LOG001 - in no tree, on purpose
 """What a client sends must not fill the log: the parser would warn of every fault."""
 
 
