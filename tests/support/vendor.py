@@ -13,9 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE_VARIABLE = "HEADRACE_TEST_VENDORS"
@@ -31,6 +32,25 @@ class VendorUnavailableError(Exception):
     """An environment cannot be built here; the message is the installer's last words."""
 
 
+class Environment(Protocol):
+    """What can be built into a directory of its own."""
+
+    @property
+    def name(self) -> str:
+        """What its directories are called."""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What is installed."""
+
+    @property
+    def basis(self) -> str:
+        """What it is built on, besides its requirements."""
+
+    def build(self, place: Path) -> None:
+        """Install into the empty directory ``place``."""
+
+
 @dataclass(frozen=True, slots=True)
 class PythonEnvironment:
     """A virtual environment with these requirements of pip."""
@@ -38,6 +58,10 @@ class PythonEnvironment:
     name: str
     requirements: tuple[str, ...]
     edition: str = ""
+
+    def of(self, edition: str) -> "PythonEnvironment":
+        """Give the same environment, to be built anew for an edition, such as `today`."""
+        return replace(self, edition=edition)
 
     @property
     def basis(self) -> str:
@@ -67,6 +91,10 @@ class NodeEnvironment:
     requirements: tuple[str, ...]
     edition: str = ""
 
+    def of(self, edition: str) -> "NodeEnvironment":
+        """Give the same environment, to be built anew for an edition, such as `today`."""
+        return replace(self, edition=edition)
+
     @property
     def basis(self) -> str:
         """What it is built on, besides its requirements."""
@@ -84,9 +112,6 @@ class NodeEnvironment:
         (place / "package.json").write_text(json.dumps({"private": True}))
         quiet = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
         _run(place, "npm", "install", "--no-package-lock", *quiet, *self.requirements)
-
-
-Environment = PythonEnvironment | NodeEnvironment
 
 
 def find_node() -> tuple[int, ...]:

@@ -12,8 +12,10 @@ from tests.support.vendor_cases import Case
 from tests.support.vendor_runs import Job, Run, start_node, start_python
 
 # They import what is not installed here.
-collect_ignore_glob = ["python_*", "javascript*", "shared", "smolagents", "computesdk"]
+collect_ignore_glob = ["python_*", "javascript*", "shared", "with_*"]
 
+NOTES = pytest.StashKey[list[str]]()
+"""Lines for the end of the report."""
 PATIENCE = 600.0
 """Seconds for all tests of a face; one that hangs is ended long before."""
 
@@ -74,3 +76,14 @@ def _start(face: Face, job: Job) -> Run:
         place = provide(NODE)
         return start_node(NODE.program(place), place, job)
     return start_python(PYTHON.program(provide(PYTHON)), job)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what should be known and is no failure."""
+    notes = config.stash.get(NOTES, [])
+    if notes:
+        terminalreporter.section("SDKs of E2B")
+    for line in notes:
+        terminalreporter.write_line(line)

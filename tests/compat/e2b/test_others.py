@@ -13,8 +13,8 @@ from tests.support.vendor_runs import Job, Run, start_node, start_python
 
 pytestmark = [pytest.mark.compat, pytest.mark.sandbox, pytest.mark.timeout(600)]
 
-AGENT_CASES = find_cases([HERE / "smolagents"])
-PROVIDER_CASES = find_cases([HERE / "computesdk"])
+AGENT_CASES = find_cases([HERE / "with_smolagents"])
+PROVIDER_CASES = find_cases([HERE / "with_computesdk"])
 
 
 @pytest.fixture(scope="module")
