@@ -21,6 +21,8 @@ from headrace.model.events import FinishReason, ProcessExited
 
 ALONE = 0.05
 """For so many seconds a stream runs without a second task that watches for the client's end."""
+HELD = 0.02
+"""For so many seconds something is held back at most, if nothing else comes."""
 
 
 class Ending(Enum):
@@ -37,13 +39,15 @@ class Form:
     """How a stream looks: its events, its signs of life, and what comes after the last event.
 
     ``prepare`` gives what is encoded in place of a batch, if more must be known than it has; what
-    it raises ends the stream.
+    it raises ends the stream. ``holds`` says that something is held back that the next sign of
+    life carries; that one then comes soon.
     """
 
     encode: Callable[[Sequence[Any]], bytes]
     keepalive: Callable[[], bytes]
     end: bytes = b""
     prepare: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]] | None = None
+    holds: Callable[[], bool] = lambda: False
 
 
 class Following:
@@ -87,10 +91,13 @@ class Following:
         if self._reader.position < self._log.last_seq:
             batch = await self._reader.batch()
         else:
-            with anyio.move_on_after(patience) as scope:
+            holds = self._form.holds()
+            with anyio.move_on_after(min(patience, HELD) if holds else patience) as scope:
                 batch = await self._reader.batch()
             if scope.cancelled_caught:
-                return False
+                if holds:
+                    await self._exchange.write(self._form.keepalive())
+                return holds
         is_last = not batch or (
             self._log.is_finished and self._reader.position >= self._log.last_seq
         )

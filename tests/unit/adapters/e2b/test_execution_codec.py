@@ -23,6 +23,7 @@ from headrace.model.events import (
 )
 from headrace.model.ids import ContextId, ExecutionId
 from headrace.model.results import Json, Result
+from headrace.model.specs import Language
 
 AT = 1795230116.889582
 ISO = "2026-11-21T03:01:56.889582Z"
@@ -178,6 +179,22 @@ def test_a_silence_ends_the_wait_for_the_rest_of_a_line() -> None:
     encoder.encode([OutputWritten(2, AT, Stream.STDOUT, b"x" * 65536)])
     assert [line["type"] for line in read(encoder.keepalive())] == ["stdout", "keepalive"]
     assert [line["type"] for line in read(encoder.keepalive())] == ["keepalive"]
+
+
+def test_it_says_whether_something_is_held_back() -> None:
+    encoder = ExecutionEncoder()
+    encoder.encode([OutputWritten(2, AT, Stream.STDOUT, b"short")])
+    assert not encoder.holds()
+    encoder.encode([OutputWritten(3, AT, Stream.STDOUT, b"x" * 65536)])
+    assert encoder.holds()
+    encoder.keepalive()
+    assert not encoder.holds()
+
+
+def test_in_java_the_end_of_a_line_comes_by_itself() -> None:
+    encoder = ExecutionEncoder(Language.JAVA)
+    lines = read(encoder.encode([OutputWritten(2, AT, Stream.STDOUT, b"one\n\ntwo\nthree")]))
+    assert [line["text"] for line in lines] == ["one", "\n", "\n", "two", "\n", "three"]
 
 
 def test_a_line_without_an_end_is_held_up_to_a_bound() -> None:

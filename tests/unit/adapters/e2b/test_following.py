@@ -125,6 +125,29 @@ async def test_a_silent_log_gives_signs_of_life(viewer: Viewer, process: Process
     assert talk.body.endswith(b"<exited><end>")
 
 
+async def test_what_is_held_back_comes_without_waiting_for_a_sign_of_life(
+    viewer: Viewer, process: Process
+) -> None:
+    held: list[bytes] = []
+
+    def hold(events: Sequence[Any]) -> bytes:
+        held.append(encode(events))
+        return b""
+
+    def let_go() -> bytes:
+        told = b"".join(held)
+        held.clear()
+        return told
+
+    viewer.form = Form(hold, let_go, holds=lambda: bool(held))
+    async with anyio.create_task_group() as tasks:
+        talk = viewer.begin(tasks)
+        await talk.wait_for(b"<started>")
+        await process.write_stdin(b"word")
+        await talk.wait_for(b"word")
+        await process.close_stdin()
+
+
 async def test_a_client_that_leaves_ends_nothing_but_its_stream(
     viewer: Viewer, process: Process
 ) -> None:

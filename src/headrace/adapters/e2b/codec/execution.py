@@ -23,6 +23,7 @@ from headrace.model.events import (
     Stream,
 )
 from headrace.model.results import Json, Result
+from headrace.model.specs import Language
 from headrace.wire.ndjson import encode_json
 
 _KEEPALIVE = b'{"type":"keepalive"}\n'
@@ -66,12 +67,13 @@ class ExecutionEncoder:
     """Encodes the events of one execution, in their order.
 
     An error of the code is held back until the end is known, because there may be only one: a
-    bound that was hit says more than the interrupt that the code saw.
+    bound that was hit says more than the interrupt that the code saw. The vendor's Java kernel
+    writes the end of a line by itself, and clients compare what comes with that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, language: Language = Language.PYTHON) -> None:
         self._raised: CodeRaised | None = None
-        self._output = OutputLines()
+        self._output = OutputLines(ends_apart=language is Language.JAVA)
 
     def encode(self, events: Iterable[ExecutionEvent]) -> bytes:
         """Give the lines that tell of these events."""
@@ -83,6 +85,10 @@ class ExecutionEncoder:
                 lines.append(self._release())
                 lines.append(self._encode(event))
         return b"".join(lines)
+
+    def holds(self) -> bool:
+        """Say whether output is held back, which `keepalive` gives."""
+        return self._output.holds
 
     def keepalive(self) -> bytes:
         """Give what is to be sent after a silence."""

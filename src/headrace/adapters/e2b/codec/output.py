@@ -29,10 +29,12 @@ class OutputLines:
     """Cuts output into lines, and joins those that the pipe has cut.
 
     What is no whole line goes on at once, unless it looks as if the pipe had been too small for
-    it: then the rest is under way. If it is not, `release` gives what is held.
+    it: then the rest is under way. If it is not, `release` gives what is held. With ``ends_apart``
+    the end of a line is a piece of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_apart: bool = False) -> None:
+        self._ends_apart = ends_apart
         self._held: list[str] = []
         self._size = 0
         self._stream = Stream.STDOUT
@@ -49,6 +51,9 @@ class OutputLines:
             if self._held:
                 whole = "".join((*self._held, whole))
                 self._forget()
+            if self._ends_apart and len(whole) > 1:
+                yield Piece(stream, whole[:-1], timestamp)
+                whole = "\n"
             yield Piece(stream, whole, timestamp)
         if rest:
             self._stream, self._timestamp = stream, timestamp
@@ -56,6 +61,11 @@ class OutputLines:
             self._size += len(rest)
             if self._size > MAX_HELD or not _looks_cut(len(event.data)):
                 yield from self.release()
+
+    @property
+    def holds(self) -> bool:
+        """Say whether something is held back."""
+        return bool(self._held)
 
     def release(self) -> Iterator[Piece]:
         """Give what is held; iterate to the end."""

@@ -22,8 +22,8 @@ async def execute(call: Call) -> None:
     body = await exchange.read_body(Execute)
     execution = await call.sandbox.execute(body.to_request())
     note(exchange.scope, execution_id=execution.id)
-    encoder = ExecutionEncoder()
-    form = Form(encoder.encode, encoder.keepalive)
+    encoder = ExecutionEncoder(call.sandbox.context(execution.context_id).language)
+    form = Form(encoder.encode, encoder.keepalive, holds=encoder.holds)
     try:
         await exchange.start(200, _HEADERS)
         following = Following(exchange, call.sandbox, execution.log, form)
