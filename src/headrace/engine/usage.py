@@ -93,7 +93,7 @@ class UsageRecorder:
     def _begin(self, tasks: TaskGroup, sandbox: Sandbox) -> None:
         # In a task of its own: a sandbox that does not answer must not hold the others up.
         found = self._samples.get(sandbox.id)
-        if _is_running(sandbox) and (found is None or not found.lock.locked()):
+        if found is None or not found.lock.locked():
             tasks.start_soon(self._measure_if_due, sandbox)
 
     async def _measure_if_due(self, sandbox: Sandbox) -> None:

@@ -137,6 +137,16 @@ async def test_what_is_paused_is_not_measured(node: Node) -> None:
     assert await node.engine.usage.samples(sandbox) == [former]
 
 
+async def test_what_is_paused_takes_no_turn(node: Node) -> None:
+    paused, _ = await make(node), await make(node)
+    await paused.pause()
+    await node.settle()
+
+    await node.advance(INTERVAL, until=lambda: True)
+    await node.settle()
+    await node.advance(INTERVAL, until=lambda: node.measurements == 1)
+
+
 async def test_the_pool_is_not_measured(tmp_path: Path) -> None:
     clock = FakeClock()
     async with open_fake_engine(tmp_path, clock=clock, pool_size=1) as (engine, launcher):
@@ -200,6 +210,22 @@ async def test_one_that_does_not_answer_does_not_hold_up_the_others(node: Node) 
     await node.advance(INTERVAL / 2, until=lambda: node.measurements == 2)
 
     assert len(await node.engine.usage.samples(other)) == 1
+
+
+async def test_of_one_that_does_not_answer_nothing_more_is_asked(node: Node) -> None:
+    silent = await make(node)
+    node.launcher.sandboxes[silent.id].agent.ignored.add("file")
+    await node.settle()
+    await node.advance(INTERVAL, until=lambda: True)
+    await node.settle()
+    await node.advance(INTERVAL, until=lambda: node.measurements == 1)
+    waiting = len(anyio.get_running_tasks())
+
+    for _ in range(3):
+        node.clock.advance(INTERVAL)
+        await node.settle()
+
+    assert len(anyio.get_running_tasks()) == waiting
 
 
 async def test_nothing_is_kept_of_a_sandbox_that_ended(node: Node) -> None:

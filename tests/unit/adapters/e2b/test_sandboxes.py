@@ -477,6 +477,24 @@ async def test_what_happens_at_the_end_is_as_asked(service: E2bService) -> None:
     }
 
 
+async def test_traffic_wakes_a_sandbox_for_as_long_as_was_last_asked_for(
+    service: E2bService,
+) -> None:
+    sandbox = await make(service, timeout=60, autoResume={"enabled": True})
+    path = f"/sandboxes/{sandbox.id}"
+
+    for change, body, seconds in (
+        (None, None, 60),
+        (f"{path}/timeout", {"timeout": 70}, 70),
+        (f"/v2{path}/connect", {"timeout": 80}, 80),
+    ):
+        if change is not None:
+            await service.client.post(change, body)
+        await service.client.post(f"{path}/pause", {})
+        assert (await service.agent(sandbox).get("/health")).status == 204
+        assert_lives_for(sandbox, seconds)
+
+
 # --- networks ---------------------------------------------------------------------------------
 
 NETWORK = {
@@ -529,6 +547,17 @@ async def test_a_kill_leaves_nothing(service: E2bService) -> None:
     assert (reply.status, reply.body) == (204, b"")
     assert sandbox.state is SandboxState.KILLED
     assert_refused(await service.client.request("DELETE", path), 404, "the sandbox was killed")
+
+
+async def test_one_that_is_being_ended_is_not_found(
+    service: E2bService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await make(service)
+    monkeypatch.setattr(sandbox, "state", SandboxState.KILLING)
+
+    assert_refused(await service.client.get(f"/sandboxes/{sandbox.id}"), 404, "is killing")
+    listed = (await service.client.get(V2)).json()
+    assert sandbox.id not in [each["sandboxID"] for each in listed]
 
 
 async def test_one_that_ends_while_it_is_asked_for_something_is_not_found(
