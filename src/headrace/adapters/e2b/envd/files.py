@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+from headrace.adapters.base import Scope
 from headrace.adapters.e2b.access import Purpose, SignedUrl
-from headrace.adapters.e2b.answers import HeaderList, json_answer
+from headrace.adapters.e2b.answers import Answer, HeaderList, json_answer
 from headrace.adapters.e2b.call import Call
 from headrace.adapters.e2b.envd.compose import compose
 from headrace.adapters.e2b.envd.downloads import VARY, download
@@ -14,14 +16,13 @@ from headrace.adapters.e2b.errors import (
     MethodNotAllowedError,
     NotAcceptableError,
     RangeNotSatisfiableError,
+    json_error,
     sandbox_gone,
-    status_of,
 )
 from headrace.adapters.e2b.exchange import Exchange
 from headrace.adapters.e2b.users import DEFAULT_USER, check_username
 from headrace.engine.sandbox import SandboxState
 from headrace.model.errors import (
-    AlreadyExistsError,
     HeadraceError,
     QuotaError,
     UnauthenticatedError,
@@ -57,7 +58,7 @@ async def serve_compose(call: Call) -> None:
 
     async def work() -> None:
         if call.exchange.method != "POST":
-            raise MethodNotAllowedError(f"{call.exchange.method[:20]} is not possible here")
+            raise _wrong_method(call.exchange, "POST")
         await compose(call)
 
     await _see_through(call, work)
@@ -100,12 +101,19 @@ async def _transfer(call: Call) -> None:
     elif exchange.method == "POST":
         await upload(call, path, user)
     else:
-        raise MethodNotAllowedError(f"{exchange.method[:20]} is not possible here, only GET, POST")
+        raise _wrong_method(exchange, *_READING, "POST")
 
 
 def _first(exchange: Exchange, name: str) -> str | None:
     values = exchange.query().get(name)
     return values[0] if values else None
+
+
+def _wrong_method(exchange: Exchange, *allowed: str) -> MethodNotAllowedError:
+    listed = ", ".join(allowed)
+    return MethodNotAllowedError(
+        f"{exchange.method[:20]} is not possible here, only {listed}", allowed
+    )
 
 
 # --- failing --------------------------------------------------------------------------------
@@ -126,18 +134,14 @@ async def _refuse(call: Call, error: HeadraceError) -> None:
     if isinstance(error, WrongStateError) and sandbox.state is not SandboxState.RUNNING:
         await call.exchange.give(sandbox_gone(sandbox.id))
         return
-    status = _status_of(error)
-    body = {"code": status, "message": error.message}
-    await call.exchange.give(json_answer(body, status, *_headers_of(error)))
+    answer = _describe(error, call.exchange.scope)
+    await call.exchange.give(replace(answer, headers=(*answer.headers, *_headers_of(error))))
 
 
-def _status_of(error: HeadraceError) -> int:
+def _describe(error: HeadraceError, scope: Scope) -> Answer:
     if isinstance(error, QuotaError) and error.details.get("reason") == "no_space":
-        return 507
-    if isinstance(error, AlreadyExistsError):
-        # Something else than a directory is in the way of the file's.
-        return 400
-    return status_of(error)
+        return json_answer({"code": 507, "message": error.message}, 507)
+    return json_error(error, scope)
 
 
 def _headers_of(error: HeadraceError) -> HeaderList:
@@ -146,7 +150,5 @@ def _headers_of(error: HeadraceError) -> HeaderList:
             return ((b"content-range", b"bytes */%d" % error.size), VARY)
         case NotAcceptableError():
             return (VARY,)
-        case MethodNotAllowedError():
-            return ((b"allow", b"GET, HEAD, POST"),)
         case _:
             return ()
