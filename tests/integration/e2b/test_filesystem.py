@@ -376,6 +376,40 @@ async def test_contents_go_in_and_come_out_in_every_form(
         assert (part.status_code, part.content) == (206, data[100:300])
 
 
+async def test_what_cannot_be_read_or_written_is_refused(
+    client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    await sh(
+        sandbox, "mkdir d; echo old > f; mkfifo fifo; chmod 400 f; mkdir locked; chmod 500 locked"
+    )
+    raw = {"content-type": "application/octet-stream"}
+    reads = {"d": 400, "fifo": 400, "none": 404, "f/below": 400, "/etc/shadow": 403, "a" * 300: 400}
+    writes = {"d": 400, "fifo": 400, "f/below": 400, "f": 403, "locked/x": 403, "a" * 300: 400}
+    for path, status in reads.items():
+        assert (await client.get(f"/files?path={path}")).status_code == status, path
+    for path, status in writes.items():
+        reply = await client.post(f"/files?path={path}", content=b"new", headers=raw)
+        assert (reply.status_code, reply.json()["code"]) == (status, status), path
+    broken = await client.post(
+        "/files?path=g",
+        content=gzip.compress(b"x")[:-1],
+        headers=raw | {"content-encoding": "gzip"},
+    )
+    cut = await client.post(
+        "/files?path=g",
+        content=b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\nhalf',
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    assert (broken.status_code, cut.status_code) == (400, 400)
+    names = {each["name"] for each in (await call(client, "ListDir", path=""))["entries"]}
+    assert {name for name in names if not name.startswith(".b") and name != ".profile"} == {
+        "d",
+        "f",
+        "fifo",
+        "locked",
+    }
+
+
 async def test_metadata_are_kept_with_a_file_until_they_are_replaced(
     client: httpx.AsyncClient, sandbox: Sandbox
 ) -> None:

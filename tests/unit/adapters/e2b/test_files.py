@@ -22,7 +22,7 @@ from headrace.adapters.e2b.errors import RangeNotSatisfiableError
 from headrace.adapters.e2b.settings import E2bSettings
 from headrace.engine.sandbox import Sandbox
 from tests.support.e2b import TOKENS, E2bService, open_e2b
-from tests.support.native import Client, Reply, eventually
+from tests.support.native import Client, FileAgent, Reply, eventually
 
 RAW = "application/octet-stream"
 FORM = "multipart/form-data; boundary=b"
@@ -267,6 +267,37 @@ async def test_a_download_ends_with_its_client(
         await eventually(lambda: conversation.waits_for_reader > 0)
         conversation.disconnect()
     assert not conversation.is_complete
+
+
+class ChangingAgent(FileAgent):
+    """Its files become others as soon as somebody knows their size."""
+
+    becomes = b""
+
+    async def _read(self, request: Mapping[str, Any], fd: int) -> None:
+        await super()._read(request, fd)
+        if request["length"] == 0:
+            self.files[request["path"]] = self.becomes
+
+
+@pytest.mark.parametrize(
+    ("becomes", "body", "is_complete"), [(b"0123456789", b"0123", True), (b"01", b"01", False)]
+)
+async def test_a_file_that_changes_meanwhile_is_never_taken_for_whole(
+    tmp_path: Path, becomes: bytes, body: bytes, is_complete: bool
+) -> None:
+    async with open_e2b(tmp_path) as service:
+        service.launcher.make_agent = ChangingAgent
+        sandbox = await service.create()
+        agent = service.launcher.sandboxes[sandbox.id].agent
+        assert isinstance(agent, ChangingAgent)
+        agent.files["/home/user/a"] = b"four"
+        agent.becomes = becomes
+
+        reply = await service.agent(sandbox).get("/files?path=a")
+
+        assert (reply.body, reply.headers["content-length"]) == (body, "4")
+        assert reply.is_complete is is_complete
 
 
 # --- uploads --------------------------------------------------------------------------------
@@ -585,6 +616,8 @@ async def test_another_method_answers_405(client: Client) -> None:
     for method in ("PUT", "DELETE", "PATCH"):
         reply = await client.request(method, "/files?path=a")
         assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, POST")
+    composing = await client.get("/files/compose")
+    assert (composing.status, composing.headers["allow"]) == (405, "POST")
 
 
 # --- composing ------------------------------------------------------------------------------
