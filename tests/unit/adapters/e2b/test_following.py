@@ -13,10 +13,18 @@ from headrace.adapters.e2b import following
 from headrace.adapters.e2b.exchange import Exchange
 from headrace.adapters.e2b.following import Ending, Following, Form
 from headrace.adapters.e2b.settings import E2bSettings
+from headrace.engine.event_log import EventLog
 from headrace.engine.processes import Process
 from headrace.engine.sandbox import Sandbox
-from headrace.model.events import OutputWritten, ProcessExited, ProcessStarted
-from headrace.model.specs import ProcessRequest
+from headrace.model.events import (
+    ExecutionFinished,
+    ExecutionStarted,
+    FinishReason,
+    OutputWritten,
+    ProcessExited,
+    ProcessStarted,
+)
+from headrace.model.specs import ContextSpec, ExecutionRequest, ProcessRequest
 from tests.support.native import Client, Conversation
 
 LONG = 60.0
@@ -29,7 +37,12 @@ def encode(events: Sequence[Any]) -> bytes:
     )
 
 
-_NAMES = {ProcessStarted: b"<started>", ProcessExited: b"<exited>"}
+_NAMES = {
+    ProcessStarted: b"<started>",
+    ProcessExited: b"<exited>",
+    ExecutionStarted: b"<started>",
+    ExecutionFinished: b"<exited>",
+}
 FORM = Form(encode, lambda: b"<alive>", b"<end>")
 
 
@@ -42,14 +55,14 @@ class Viewer:
         self.time_limit: float | None = None
         self.after = 0
         self.form = FORM
+        self.log: EventLog[Any] = process.log
         self._sandbox = sandbox
-        self._process = process
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, E2bSettings())
         await exchange.receive()
         await exchange.start(200, ())
-        followed = Following(exchange, self._sandbox, self._process.log, self.form, self.after)
+        followed = Following(exchange, self._sandbox, self.log, self.form, self.after)
         ending = await followed.run(interval=self.interval, time_limit=self.time_limit)
         self.endings.append(ending)
 
@@ -254,6 +267,35 @@ async def test_its_end_is_told_even_if_the_sandbox_is_gone_by_then(
         talk = viewer.begin(tasks)
 
     assert (talk.body, talk.is_complete) == (b"<started><exited><end>", True)
+
+
+async def test_an_execution_whose_context_is_removed_has_an_end(
+    viewer: Viewer, sandbox: Sandbox
+) -> None:
+    context = await sandbox.create_context(ContextSpec())
+    execution = await sandbox.execute(ExecutionRequest("wait", context_id=context.id))
+    viewer.log = execution.log
+
+    async with anyio.create_task_group() as tasks:
+        talk = viewer.begin(tasks)
+        await talk.wait_for(b"<started>")
+        await sandbox.remove_context(context.id)
+
+    assert isinstance(execution.log.terminal, ExecutionFinished)
+    assert execution.log.terminal.reason is FinishReason.KILLED
+    assert (talk.body, talk.is_complete) == (b"<started><exited><end>", True)
+
+
+async def test_an_execution_whose_sandbox_ends_has_none(viewer: Viewer, sandbox: Sandbox) -> None:
+    execution = await sandbox.execute(ExecutionRequest("wait"))
+    viewer.log = execution.log
+
+    async with anyio.create_task_group() as tasks:
+        talk = viewer.begin(tasks)
+        await talk.wait_for(b"<started>")
+        await sandbox.kill()
+
+    assert (talk.body, talk.is_complete) == (b"<started>", False)
 
 
 async def test_what_must_be_looked_up_first_can_be(viewer: Viewer, process: Process) -> None:
