@@ -8,16 +8,15 @@ import secrets
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import quote
 
 import anyio
 import httpx
 import pytest
 
-from headrace.adapters.e2b.access import Purpose, Tokens
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
 from headrace.engine.watch import MAX_WATCHES
@@ -27,7 +26,6 @@ from tests.support.modes import Mode
 from tests.support.running import run_process
 from tests.support.serving import InProcessServer, open_server
 
-SECRET = bytes(range(32))
 PATIENCE = 60.0
 LARGE = 200 * MIB
 FEW = 64 * MIB
@@ -36,28 +34,36 @@ FEW = 64 * MIB
 
 @pytest.fixture
 async def server(engine: Engine, tmp_path: Path) -> AsyncIterator[InProcessServer]:
-    """The service around the engine of the session, whose tokens are known here."""
-    with patch.object(secrets, "token_bytes", return_value=SECRET):
-        opening = open_server(tmp_path, engine=engine)
-        server = await opening.__aenter__()
-    try:
+    """The service around the engine of the session."""
+    async with open_server(tmp_path, engine=engine) as server:
         yield server
-    finally:
-        await opening.__aexit__(None, None, None)
 
 
-def token_of(sandbox: Sandbox) -> str:
-    return Tokens(SECRET).make(Purpose.AGENT, sandbox.id)
+async def ask_token(server: InProcessServer, sandbox: Sandbox) -> str:
+    """Have the control plane tell the token of a sandbox."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as owner:
+        reply = await owner.post(
+            f"/v2/sandboxes/{sandbox.id}/connect", json={}, headers={"x-api-key": server.key}
+        )
+    token: str = reply.json()["envdAccessToken"]
+    return token
 
 
-def open_client(server: InProcessServer, sandbox: Sandbox, **headers: str) -> httpx.AsyncClient:
+@asynccontextmanager
+async def open_client(
+    server: InProcessServer, sandbox: Sandbox, **headers: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Open a client of a sandbox's agent."""
     lasting = {
         "e2b-sandbox-id": sandbox.id,
         "e2b-sandbox-port": "49983",
-        "x-access-token": token_of(sandbox),
+        "x-access-token": await ask_token(server, sandbox),
         "accept-encoding": "identity",
     }
-    return httpx.AsyncClient(base_url=server.url, headers=lasting | headers, timeout=PATIENCE)
+    async with httpx.AsyncClient(
+        base_url=server.url, headers=lasting | headers, timeout=PATIENCE
+    ) as client:
+        yield client
 
 
 @pytest.fixture
@@ -481,8 +487,10 @@ async def test_parts_become_one_file(client: httpx.AsyncClient, sandbox: Sandbox
 
 
 async def test_a_signed_url_needs_no_header(server: InProcessServer, sandbox: Sandbox) -> None:
+    token = await ask_token(server, sandbox)
+
     def sign(path: str, operation: str, expiration: int | None = None) -> str:
-        parts = [path, operation, "", token_of(sandbox)]
+        parts = [path, operation, "", token]
         parts += [] if expiration is None else [str(expiration)]
         digest = hashlib.sha256(":".join(parts).encode()).digest()
         signature = "v1_" + base64.b64encode(digest).decode().rstrip("=")
