@@ -482,7 +482,7 @@ class FakeAgent:
 
     async def _disk_usage(self, request: Mapping[str, Any]) -> None:
         if self.disk is None:
-            await self.refuse(request, "internal", "it cannot be counted")
+            await self.refuse(request, "failed", "it cannot be counted")
             return
         total, free = self.disk
         await self.reply(request, total=total, free=free, inodes=10, inodes_free=7)

@@ -1,7 +1,8 @@
 """What running sandboxes use over time: one task measures them all in turn.
 
 A measurement costs the launcher about a millisecond, so with many sandboxes the turns get longer.
-The pool and what is paused are left alone.
+To count files costs the sandbox several, so that is done less often. The pool and what is paused
+are left alone.
 """
 
 import logging
@@ -20,7 +21,15 @@ from headrace.model.life import Usage
 INTERVAL = 5.0
 """Seconds between two measurements of a sandbox, if there are not very many of them."""
 
+DISK_INTERVAL = 30.0
+"""Seconds for which the files of a sandbox need not be counted anew, unless somebody asks."""
+
+DISK_TIMEOUT = 2.0
+"""Seconds that a sandbox has to count its files."""
+
 KEPT_SAMPLES = 720
+# Half of the interval: turns are not exact, and two are not worth having together.
+_RECENT = INTERVAL / 2
 _SHORTEST_PAUSE = 0.05
 _COLUMNS = 5
 
@@ -35,6 +44,7 @@ class _Samples:
         self.measured_at = float("-inf")
         self.cpu_seconds: float | None = None
         self.disk = 0
+        self.counted_at = float("-inf")
         self._numbers = array("d")
 
     def add(self, usage: Usage) -> None:
@@ -82,7 +92,7 @@ class UsageRecorder:
 
         There is nothing of a sandbox that was paused all the time, or that cannot be measured.
         """
-        await self._measure_if_due(sandbox)
+        await self._measure_if_due(sandbox, _RECENT)
         found = self._samples.get(sandbox.id)
         return [] if found is None else found.list()
 
@@ -94,24 +104,25 @@ class UsageRecorder:
         # In a task of its own: a sandbox that does not answer must not hold the others up.
         found = self._samples.get(sandbox.id)
         if found is None or not found.lock.locked():
-            tasks.start_soon(self._measure_if_due, sandbox)
+            tasks.start_soon(self._measure_if_due, sandbox, DISK_INTERVAL)
 
-    async def _measure_if_due(self, sandbox: Sandbox) -> None:
+    async def _measure_if_due(self, sandbox: Sandbox, disk_interval: float) -> None:
         if not _is_running(sandbox):
             return
         samples = self._samples.setdefault(sandbox.id, _Samples())
         async with samples.lock:
-            # Half of the interval: turns are not exact, and two are not worth having together.
-            if self._clock.monotonic() - samples.measured_at < INTERVAL / 2:
+            now = self._clock.monotonic()
+            is_old = now - samples.counted_at >= disk_interval
+            if not is_old and now - samples.measured_at < _RECENT:
                 return
             try:
-                await self._measure(sandbox, samples)
+                await self._measure(sandbox, samples, counts_files=is_old)
             except HeadraceError as error:
                 _logger.debug("sandbox %s not measured: %s", sandbox.id, error.message)
         if not sandbox.is_alive:
             self.forget(sandbox)
 
-    async def _measure(self, sandbox: Sandbox, samples: _Samples) -> None:
+    async def _measure(self, sandbox: Sandbox, samples: _Samples, *, counts_files: bool) -> None:
         stats = await sandbox.stats()
         now = self._clock.monotonic()
         cpus = 0.0
@@ -119,20 +130,24 @@ class UsageRecorder:
             used = stats.cpu_seconds - samples.cpu_seconds
             cpus = max(used, 0.0) / max(now - samples.measured_at, 0.001)
         samples.measured_at, samples.cpu_seconds = now, stats.cpu_seconds
-        samples.disk = disk = await _measure_disk(sandbox, samples.disk)
+        if counts_files:
+            samples.counted_at = now
+            samples.disk = await _measure_disk(sandbox, samples.disk)
         # The cgroup counts files, too: they are in memory.
-        memory = stats.memory or 0
+        memory, disk = stats.memory or 0, samples.disk
         cache = min(disk, memory) if sandbox.report.memory == "cgroup" else 0
         samples.add(Usage(self._clock.now(), cpus, memory - cache, cache, disk))
 
 
 async def _measure_disk(sandbox: Sandbox, before: int) -> int:
     """Give the bytes that files take: inside somebody counts them, who is not to be trusted."""
-    try:
-        used = (await sandbox.files.disk_usage()).used
-    except HeadraceError:
-        # There is no process left in there to count them, or it was paused meanwhile.
-        return before
+    used = before
+    with anyio.move_on_after(DISK_TIMEOUT):
+        try:
+            used = (await sandbox.files.disk_usage()).used
+        except HeadraceError:
+            # There is no process left in there to count them, or it was paused meanwhile.
+            return before
     return min(max(used, 0), sandbox.spec.limits.disk)
 
 

@@ -8,9 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from headrace.engine import usage
 from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
-from headrace.engine.usage import INTERVAL, KEPT_SAMPLES
+from headrace.engine.usage import DISK_INTERVAL, INTERVAL, KEPT_SAMPLES
 from headrace.model.life import Usage
 from headrace.model.specs import MIB, Limits, SandboxSpec
 from tests.support.fakes import REPORT, FakeClock, FakeLauncher, open_fake_engine
@@ -189,6 +190,36 @@ async def test_a_sandbox_that_cannot_count_its_files_is_measured_nevertheless(no
     samples = await measure_again(node, sandbox)
 
     assert [each.disk for each in samples] == [60, 60]
+    assert sandbox.is_alive
+
+
+async def test_nobody_waits_long_for_a_sandbox_to_count_its_files(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "DISK_TIMEOUT", 0.01)
+    sandbox = await make(node)
+    node.launcher.sandboxes[sandbox.id].agent.ignored.add("file")
+
+    (sample,) = await node.engine.usage.samples(sandbox)
+
+    assert (sample.memory, sample.disk) == (1, 0)
+
+
+async def test_files_are_counted_seldom_unless_somebody_asks(node: Node) -> None:
+    sandbox = await make(node)
+    await node.engine.usage.samples(sandbox)
+    agent = node.launcher.sandboxes[sandbox.id].agent
+    agent.disk = (100, 10)
+    await node.advance(INTERVAL, until=lambda: True)
+    await node.settle()
+    await node.advance(INTERVAL, until=lambda: node.measurements == 2)
+    await node.settle()
+    assert len(agent.requests) == 1
+
+    samples = await node.engine.usage.samples(sandbox)
+
+    assert [each.disk for each in samples] == [60, 60, 90]
+    await node.advance(DISK_INTERVAL, until=lambda: len(agent.requests) == 3)
 
 
 async def test_a_launcher_that_refuses_leaves_no_sample(node: Node) -> None:
