@@ -47,6 +47,19 @@ def _lacks_javac_17() -> bool:
     return not asked.stdout.startswith("javac 17.")
 
 
+NODE_NEEDED = (20, 18, 1)
+"""The oldest Node that the packages of vendors support."""
+
+
+@functools.cache
+def find_node() -> tuple[int, ...]:
+    """Give the version of the machine's Node, or an empty tuple without it or without npm."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return ()
+    asked = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in asked.stdout.strip().removeprefix("v").split("."))
+
+
 CONDITIONS: Mapping[str, Callable[[], bool]] = {
     "root": lambda: current_mode() is Mode.ROOT,
     "rootless": lambda: current_mode() is Mode.ROOTLESS,
@@ -54,6 +67,7 @@ CONDITIONS: Mapping[str, Callable[[], bool]] = {
     "not-x86_64": lambda: platform.machine() != "x86_64",
     "no-r": lambda: _is_missing("R"),
     "no-java": lambda: _is_missing("java"),
+    "no-npm": lambda: find_node() < NODE_NEEDED,
     "no-javac-17": _lacks_javac_17,
     "own-environment": lambda: PREFIX_VARIABLE not in os.environ,
 }

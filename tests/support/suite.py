@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from tests.compat.e2b.faces import NODE, PYTHON
 from tests.support import environment
 from tests.support.modes import (
     MODE_VARIABLE,
@@ -14,9 +16,15 @@ from tests.support.modes import (
     Mode,
     read_not_run,
 )
+from tests.support.vendor import CACHE_VARIABLE, VendorUnavailableError, provide
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-ROOTLESS_TESTS = ("tests/security", "tests/integration", "tests/unit/guest")
+ROOTLESS_TESTS = (
+    "tests/security",
+    "tests/integration",
+    "tests/unit/guest",
+    "tests/compat/e2b/test_rootless.py",
+)
 """What runs a second time, as an ordinary user: all that depends on who runs it."""
 _NOTHING_COLLECTED = 5
 _USAGE = "usage: scripts/test [--mode root|rootless] [-- ARGUMENTS OF PYTEST]"
@@ -102,8 +110,25 @@ def _run_as_ordinary_user(arguments: list[str]) -> int:
         USER_VARIABLE: user.name,
     }
     paths = () if names_paths(arguments, suite) else existing(ROOTLESS_TESTS, suite)
+    if needs_vendors([*arguments, *paths]):
+        env[CACHE_VARIABLE] = str(hand_over_vendors(user))
     command = [str(prefix / "bin" / "python"), "-m", "pytest", *arguments, *paths]
     return user.run(command, cwd=suite, env=env)
+
+
+def needs_vendors(arguments: Sequence[str]) -> bool:
+    """Say whether pytest's arguments select tests that need packages of vendors."""
+    return any(word.rstrip("/") == "tests" or "tests/compat" in word for word in arguments)
+
+
+def hand_over_vendors(user: environment.OrdinaryUser) -> Path:
+    """Give the user copies of the environments of vendors, which only root may install."""
+    built = [provide(PYTHON)]
+    with suppress(VendorUnavailableError):  # tests/not-run.toml knows machines without npm
+        built.append(provide(NODE))
+    place = user.home / "vendors"
+    user.receive(place, built)
+    return place
 
 
 def names_paths(arguments: Sequence[str], suite: Path) -> bool:

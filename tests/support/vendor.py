@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from tests.support.modes import find_node
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE_VARIABLE = "HEADRACE_TEST_VENDORS"
 """Set to a directory with environments that another user has built for this run."""
-NODE_NEEDED = (20, 18, 1)
-"""The oldest Node that the packages support."""
 _PATIENCE = 300.0
 """Seconds for one installation."""
 _COMPLETE = ".complete"
@@ -112,14 +112,6 @@ class NodeEnvironment:
         (place / "package.json").write_text(json.dumps({"private": True}))
         quiet = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
         _run(place, "npm", "install", "--no-package-lock", *quiet, *self.requirements)
-
-
-def find_node() -> tuple[int, ...]:
-    """Give the version of the machine's Node, or an empty tuple without it or without npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return ()
-    asked = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    return tuple(int(part) for part in asked.stdout.strip().removeprefix("v").split("."))
 
 
 def provide(environment: Environment) -> Path:

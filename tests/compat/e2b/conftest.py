@@ -67,7 +67,8 @@ def _selected(items: list[pytest.Item]) -> dict[tuple[Face, Path], list[Case]]:
         parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
         match (parameters.get("face"), parameters.get("case")):
             case (Face() as face, Case() as case) if item.get_closest_marker("skip") is None:
-                selected.setdefault((face, case.path.parent), []).append(case)
+                cases = selected.setdefault((face, case.path.parent), [])
+                cases += [] if case in cases else [case]
     return selected
 
 

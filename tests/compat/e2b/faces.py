@@ -40,6 +40,10 @@ PLUGINS = {Face.PYTHON: "face_sync", Face.PYTHON_ASYNC: "face_async", Face.JAVAS
 """The module in ``shared`` with the fixtures."""
 
 
+SMOKE = ("documents", "acceptance")
+"""The topics whose tests tell whether an SDK is of any use."""
+
+
 def cases_of(face: Face) -> Sequence[Case]:
     """Give the tests of a face."""
     return find_cases(HERE / name for name in DIRECTORIES[face])

@@ -17,6 +17,7 @@ from tests.compat.e2b.faces import (
     PLUGINS,
     PYTHON,
     PYTHON_LATEST,
+    SMOKE,
     Face,
     cases_of,
 )
@@ -26,8 +27,6 @@ from tests.support.vendor_runs import Job, Run, start_node, start_python
 
 pytestmark = [pytest.mark.compat, pytest.mark.sandbox, pytest.mark.timeout(600)]
 
-SMOKE = ("documents", "acceptance")
-"""The files whose tests the latest versions run."""
 PATIENCE = 180.0
 
 
