@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from headrace.engine.context_state import ContextState
 from headrace.engine.event_log import EventLog
-from headrace.engine.sandbox import MOVES, Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import MOVES, SandboxState
 from headrace.model.errors import HeadraceError, WrongStateError
 from headrace.model.events import (
     ExecutionEvent,

@@ -1,9 +1,6 @@
 """A sandbox: its life, its contexts, files and processes.
 
-    creating ──built──▶ running ──pause──▶ paused ──resume──▶ running
-        │                  │                  │
-        └──────failed──────┴──kill, deadline, ┴──▶ killing ──▶ killed
-                              agent or launcher gone
+Its states, and how it goes from one to the other, are in `headrace.engine.sandbox_state`.
 
 Its one task, `run`, owns all the others. However it ends, they end first; then the launcher
 kills what is left inside, and then every log that is still open gets its terminal event.
@@ -13,9 +10,8 @@ import itertools
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import anyio
 from anyio.abc import SocketStream, TaskGroup, TaskStatus
@@ -33,6 +29,7 @@ from headrace.engine.kernel import KernelStarter, LauncherControl, name_of
 from headrace.engine.launcher import ExitNotice, Launcher, Stats
 from headrace.engine.log_store import LogStore
 from headrace.engine.processes import Process, Processes
+from headrace.engine.sandbox_state import MOVES, SandboxState
 from headrace.engine.watch import Watches
 from headrace.model import ids
 from headrace.model.errors import (
@@ -62,26 +59,6 @@ _KILL_TIMEOUT = 30.0
 _ENGINE_CLOSED = "the engine was closed"
 
 _logger = logging.getLogger(__name__)
-
-
-class SandboxState(StrEnum):
-    """Where a sandbox is in its life, see the diagram above."""
-
-    CREATING = "creating"
-    RUNNING = "running"
-    PAUSED = "paused"
-    KILLING = "killing"
-    KILLED = "killed"
-
-
-MOVES: Mapping[SandboxState, frozenset[SandboxState]] = {
-    SandboxState.CREATING: frozenset({SandboxState.RUNNING, SandboxState.KILLING}),
-    SandboxState.RUNNING: frozenset({SandboxState.PAUSED, SandboxState.KILLING}),
-    SandboxState.PAUSED: frozenset({SandboxState.RUNNING, SandboxState.KILLING}),
-    SandboxState.KILLING: frozenset({SandboxState.KILLED}),
-    SandboxState.KILLED: frozenset(),
-}
-"""The diagram above as a table."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from headrace.engine.expiry import Clock
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import HeadraceError
 from headrace.model.ids import SandboxId
 from headrace.model.life import Usage

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from headrace.engine.engine import Engine
-from headrace.engine.sandbox import SandboxState
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import HeadraceError
 from headrace.model.events import FinishReason
 

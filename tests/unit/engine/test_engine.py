@@ -8,7 +8,7 @@ import pytest
 
 from headrace.engine.config import EngineConfig
 from headrace.engine.engine import Collaborators, Engine
-from headrace.engine.sandbox import SandboxState
+from headrace.engine.sandbox_state import SandboxState
 from headrace.engine.store import RecentSandboxes
 from headrace.model import ids
 from headrace.model.errors import (

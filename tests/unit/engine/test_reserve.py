@@ -10,7 +10,8 @@ import pytest
 
 from headrace.engine.context import Context
 from headrace.engine.context_state import ContextState
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import HeadraceError
 from headrace.model.events import ExecutionFinished, FinishReason, OutputWritten
 from headrace.model.specs import ContextSpec, ExecutionRequest, Language, SandboxSpec

@@ -11,7 +11,7 @@ import pytest
 from headrace.engine.context_state import ContextState
 from headrace.engine.engine import Engine
 from headrace.engine.launcher import Stats
-from headrace.engine.sandbox import SandboxState
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import (
     ContextNotFoundError,
     ExecutionNotFoundError,

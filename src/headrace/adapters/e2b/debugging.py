@@ -6,7 +6,8 @@ Only where the operator has switched it on: whoever reaches the service may then
 import anyio
 
 from headrace.engine.engine import Engine
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.specs import MAX_TIMEOUT, SandboxSpec
 
 DEBUG_SANDBOX = "debug_sandbox_id"

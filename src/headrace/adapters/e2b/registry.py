@@ -16,7 +16,8 @@ from headrace.adapters.e2b.creations import Creations
 from headrace.adapters.e2b.exchange import find_header
 from headrace.adapters.e2b.watcher import Watcher
 from headrace.engine.engine import Engine
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import (
     HeadraceError,
     SandboxNotFoundError,

@@ -15,7 +15,8 @@ from headrace.adapters.e2b.access import Purpose
 from headrace.adapters.e2b.app import AGENT_PORT, INTERPRETER_PORT, E2bApp, render_port_error
 from headrace.adapters.e2b.debugging import DEBUG_SANDBOX
 from headrace.adapters.e2b.settings import E2bSettings
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import DeadlineError, PortUnreachableError
 from tests.support.e2b import SECRET, TOKENS, E2bAccess, E2bService, open_e2b
 from tests.support.fakes import open_fake_engine

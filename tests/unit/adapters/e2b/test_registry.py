@@ -13,7 +13,8 @@ from headrace.adapters.base import noted
 from headrace.adapters.e2b.access import Purpose, SignedUrl
 from headrace.adapters.e2b.registry import Registry
 from headrace.engine.engine import Engine
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import SandboxNotFoundError, UnauthenticatedError, WrongStateError
 from headrace.model.specs import SandboxSpec
 from tests.support.e2b import TOKENS

@@ -11,7 +11,8 @@ import pytest
 from headrace.adapters.e2b.access import Purpose
 from headrace.adapters.e2b.schemas.control import MAX_NETWORK
 from headrace.adapters.e2b.settings import E2bSettings
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import WrongStateError
 from headrace.model.ids import is_sandbox_id
 from headrace.model.specs import MIB, Limits, TimeoutAction

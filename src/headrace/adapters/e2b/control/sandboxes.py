@@ -25,7 +25,8 @@ from headrace.adapters.e2b.schemas.control import (
     SetTimeout,
     UpdateNetwork,
 )
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import (
     InvalidRequestError,
     SandboxNotFoundError,

@@ -21,7 +21,7 @@ from headrace.adapters.e2b.errors import (
 )
 from headrace.adapters.e2b.exchange import Exchange
 from headrace.adapters.e2b.users import DEFAULT_USER, check_username
-from headrace.engine.sandbox import SandboxState
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import (
     HeadraceError,
     QuotaError,

@@ -27,7 +27,7 @@ from headrace.adapters.e2b.errors import (
 from headrace.adapters.e2b.exchange import BODY_TIMEOUT, Exchange, check_json
 from headrace.adapters.e2b.following import Ending, Following, Form
 from headrace.engine.event_log import EventLog
-from headrace.engine.sandbox import SandboxState
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import (
     DeadlineError,
     HeadraceError,

@@ -11,7 +11,8 @@ from headrace.adapters.e2b.errors import sandbox_gone, text_error, traffic_refus
 from headrace.adapters.e2b.interpreter import contexts
 from headrace.adapters.e2b.interpreter.execute import execute
 from headrace.adapters.e2b.routing import Route, Router
-from headrace.engine.sandbox import Sandbox, SandboxState
+from headrace.engine.sandbox import Sandbox
+from headrace.engine.sandbox_state import SandboxState
 from headrace.model.errors import ContextNotFoundError, HeadraceError, LanguageUnavailableError
 
 _SHOWN = 200
