@@ -21,6 +21,7 @@ from typing import Any
 from headrace_guest import cgroups, idranges, languages, linux, skeleton, startup, watchdog
 from headrace_guest.forkserver import ForkServerGoneError
 from headrace_guest.guestlist import Guest, Guests, RefusedError, read_limits, take_name
+from headrace_guest.pausing import Pauser
 
 MAX_MESSAGE = 64 * 1024
 MAX_FDS = 8
@@ -75,6 +76,7 @@ class Launcher:
         self._control = control
         self._machine = machine
         self._guests = Guests()
+        self._pauser = Pauser(can_freeze="freeze" in machine.backend.enforced)
         self._removals: list[tuple[float, Guest]] = []
         self._next_watch = 0.0
         self._own_network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -120,6 +122,8 @@ class Launcher:
         deadlines = [when for when, _guest in self._removals]
         if self._machine.uses_watchdog and len(self._guests):
             deadlines.append(self._next_watch)
+        if (next_look := self._pauser.next_look) is not None:
+            deadlines.append(next_look)
         if not deadlines:
             return 3600.0
         return max(0.0, min(deadlines) - time.monotonic())
@@ -130,6 +134,7 @@ class Launcher:
         self._removals = [(when, guest) for when, guest in self._removals if when > now]
         for guest in due:
             self._release(guest)
+        self._pauser.work()
         if self._machine.uses_watchdog and now >= self._next_watch:
             self._next_watch = now + watchdog.INTERVAL
             self._watch_memory()
@@ -316,31 +321,12 @@ class Launcher:
 
     def _freeze(self, request: Mapping[str, Any], fds: list[int], reply: Reply) -> None:
         _expect_fds(fds, 0)
-        guest = self._guests.find(take_name(request, "sandbox"))
-        if guest.cgroup is not None and "freeze" in self._machine.backend.enforced:
-            guest.cgroup.freeze()
-        else:
-            self._signal_all(guest, signal.SIGSTOP)
-        reply()
+        self._pauser.pause(self._guests.find(take_name(request, "sandbox")), reply)
 
     def _thaw(self, request: Mapping[str, Any], fds: list[int], reply: Reply) -> None:
         _expect_fds(fds, 0)
-        self._unfreeze(self._guests.find(take_name(request, "sandbox")))
+        self._pauser.resume(self._guests.find(take_name(request, "sandbox")))
         reply()
-
-    def _unfreeze(self, guest: Guest) -> None:
-        if guest.cgroup is not None and "freeze" in self._machine.backend.enforced:
-            guest.cgroup.thaw()
-        else:
-            self._signal_all(guest, signal.SIGCONT)
-
-    def _signal_all(self, guest: Guest, number: int) -> None:
-        if guest.agent is None:
-            return
-        namespace = watchdog.namespace_of(guest.agent.pid)
-        for pid in watchdog.pids_by_namespace().get(namespace or "", []):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
 
     def _kill(self, request: Mapping[str, Any], fds: list[int], reply: Reply) -> None:
         _expect_fds(fds, 0)
@@ -396,8 +382,7 @@ class Launcher:
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
         if guest.cgroup is not None:
             guest.cgroup.kill()
-        # A frozen process of a v1 freezer does not die before it is thawed.
-        self._unfreeze(guest)
+        self._pauser.release(guest)
         self._finish_if_gone(guest)
 
     def _on_exit(self, pid: int, status: int) -> None:
@@ -455,6 +440,7 @@ class Launcher:
             self._machine.namespaces.give_back(guest.base)
             guest.base = None
         self._guests.remove(guest)
+        self._pauser.forget(guest)
         for reply in guest.waiting:
             reply()
         guest.waiting.clear()
