@@ -309,6 +309,7 @@ AGENT_ERRORS = (
     "no_space",
     "too_large",
     "not_supported",
+    "no_directory",
     "invalid",
     "failed",
 )

@@ -309,11 +309,19 @@ def run_command(command: Command, identity: Identity, status: socket.socket) -> 
         _open_terminal(command.size, status)
     # Only now: whether descriptors may be sent depends on the limit of open files; unix(7).
     identity.limit()
-    try:
-        os.chdir(command.cwd)
-    except OSError as error:
-        raise operation_error(error, f"working directory {show(command.cwd)}") from error
+    _enter(command.cwd)
     _exec(command)
+
+
+def _enter(directory: bytes) -> None:
+    """Make it the working directory; one that is not there is told from a missing command."""
+    what = f"working directory {show(directory)}"
+    try:
+        os.chdir(directory)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise OperationError("no_directory", f"{what}: {error.strerror}") from error
+    except OSError as error:
+        raise operation_error(error, what) from error
 
 
 def become_user(identity: Identity, user: str) -> None:

@@ -43,8 +43,9 @@ async def test_a_command_that_cannot_run_is_named(sandbox: Sandbox, argv: tuple[
 
 
 async def test_a_missing_directory_is_named(sandbox: Sandbox) -> None:
-    with pytest.raises(HeadraceError, match="/missing"):
+    with pytest.raises(InvalidRequestError, match="/missing") as caught:
         await sandbox.start_process(ProcessRequest(("true",), cwd="/missing"))
+    assert caught.value.details == {"reason": "no_directory", "path": "/missing"}
 
 
 async def test_input_reaches_a_command_and_ends(sandbox: Sandbox) -> None:

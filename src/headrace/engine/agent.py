@@ -59,6 +59,7 @@ _ERRORS: Mapping[str, type[HeadraceError]] = {
     "no_space": QuotaError,
     "too_large": LimitExceededError,
     "not_supported": InvalidRequestError,
+    "no_directory": InvalidRequestError,
     "invalid": InvalidRequestError,
     "failed": SandboxFailedError,
 }

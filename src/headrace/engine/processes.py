@@ -47,6 +47,7 @@ _KILL_WAIT = 5.0
 _LAST_SIGNAL = 64
 _END_OF_TRANSMISSION = b"\x04"
 _MAX_SINKS = 64
+_NO_CWD = "no_directory"
 
 
 def conclude_exit(
@@ -323,7 +324,11 @@ class Processes:
     async def start(
         self, process_id: ProcessId, request: ProcessRequest, env: Mapping[str, str], limits: Limits
     ) -> Process:
-        """Start a command; raises what the agent says if it cannot be run."""
+        """Start a command; raises what the agent says if it cannot be run.
+
+        A working directory that is not there is an InvalidRequestError with ``no_directory`` as
+        ``reason`` and the directory as ``path`` in its details.
+        """
         if len(self._running) + len(self._starting) >= limits.processes:
             raise QuotaError(f"{limits.processes} processes run in this sandbox already")
         process = Process(process_id, request, self._agent)
@@ -352,6 +357,8 @@ class Processes:
                 if not isinstance(error, DeadlineError):
                     self._starting.discard(process)
                     await process.close_channels()
+                if isinstance(error, HeadraceError) and error.details.get("reason") == _NO_CWD:
+                    error.details = {**error.details, "path": request.cwd}
                 raise
         return process
 

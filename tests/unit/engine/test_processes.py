@@ -1,5 +1,6 @@
 """Commands, their streams, signals, limits and ends."""
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -137,6 +138,18 @@ async def test_a_command_is_told_from_start_to_end(world: World) -> None:
 async def test_the_exit_status_is_told(world: World) -> None:
     exited = terminal(await read(await world.start("exit", "3")))
     assert (exited.reason, exited.exit_code, exited.signal) == (FinishReason.ERROR, 3, None)
+
+
+async def test_a_missing_directory_is_told_from_a_missing_command(world: World) -> None:
+    async def refuse(request: dict[str, Any], fds: list[int], _tasks: object) -> None:
+        for fd in fds:
+            os.close(fd)
+        await world.agent.refuse(request, "no_directory", "working directory /nope: not found")
+
+    world.agent._spawn = refuse  # type: ignore[method-assign, assignment]
+    with pytest.raises(InvalidRequestError, match="/nope") as caught:
+        await world.start("echo", cwd="/nope")
+    assert caught.value.details == {"reason": "no_directory", "path": "/nope"}
 
 
 async def test_a_command_that_is_not_found_is_refused_and_leaves_nothing(world: World) -> None:

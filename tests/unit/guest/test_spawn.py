@@ -169,12 +169,12 @@ def test_too_long_an_argument_list_is_too_large(host: AgentHost) -> None:
 
 def test_a_missing_working_directory_is_named(host: AgentHost) -> None:
     code, detail = refusal(host, ["true"], cwd="/none/such")
-    assert code == "not_found"
+    assert code == "no_directory"
     assert detail == "working directory /none/such: No such file or directory"
 
 
-def test_a_file_as_working_directory_is_not_a_directory(host: AgentHost) -> None:
-    assert refusal(host, ["true"], cwd="/etc/passwd")[0] == "not_a_directory"
+def test_a_file_as_working_directory_is_none(host: AgentHost) -> None:
+    assert refusal(host, ["true"], cwd="/etc/passwd")[0] == "no_directory"
 
 
 def test_a_user_that_the_sandbox_cannot_give_is_permission_denied(host: AgentHost) -> None:
