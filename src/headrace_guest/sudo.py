@@ -102,6 +102,7 @@ class SudoServer:
             try:
                 self._waiting, _address = self._listener.accept()
             except BlockingIOError:
+                self._update()
                 return
             except OSError:
                 self._retry()

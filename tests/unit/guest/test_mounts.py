@@ -1,5 +1,7 @@
 """The mount plan is a pure function of the spec."""
 
+from pathlib import Path
+
 from headrace_guest.mounts import (
     BindIdMapped,
     BindPath,
@@ -12,6 +14,7 @@ from headrace_guest.mounts import (
     plan_root,
 )
 from headrace_guest.skeleton import Layer
+from headrace_guest.sudo_client import SOCKET
 
 BASE = 2_000_000_000
 LAYERS = (
@@ -63,9 +66,11 @@ def test_rootless_plans_map_nothing_and_own_nothing() -> None:
     assert all("userxattr" in data for data in overlays(steps).values())
 
 
-def test_without_mapped_ids_the_home_is_made_for_the_user() -> None:
+def test_without_mapped_ids_what_belongs_to_the_users_is_made_for_them() -> None:
     steps = plan(is_mapped=False)
     assert MakeDirectory("u/root/home/user", owner=(BASE + 1000, BASE + 1000)) in steps
+    assert MakeDirectory("u/root/root", 0o700, owner=(BASE, BASE)) in steps
+    assert MakeDirectory(f"u/root{Path(SOCKET).parent}", owner=(BASE, BASE)) in steps
 
 
 def test_a_prefix_below_tmp_is_mounted_after_tmp() -> None:

@@ -1,6 +1,7 @@
 """The agent's side of sudo: it only accepts, and nobody can hold it up."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -9,13 +10,14 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 
 from headrace_guest import spawn, sudo
+from headrace_guest.loop import Loop
 from headrace_guest.spawn import OperationError
-from tests.support.agent_host import DEADLINE, AgentHost, wait_until
+from tests.support.agent_host import DEADLINE, AgentHost, FakeIdentity, wait_until
 
 REQUEST: dict[str, Any] = {"argv": ["true"], "env": {}, "cwd": "/", "user": "user", "pty": None}
 
@@ -252,6 +254,39 @@ def test_a_client_for_whom_no_process_is_left_is_served_later(
     with AgentHost(sudo_path=path), Client(path) as client:
         assert client.run(["true"]) == {"started": True}
         assert client.receive() == {"exit": 0}
+
+
+class FullListener(socket.socket):
+    """Has no descriptor for the first client, and by the second try no client any more."""
+
+    refusals: ClassVar[list[OSError]] = []
+
+    def accept(self) -> Any:
+        if self.refusals:
+            raise self.refusals.pop()
+        return super().accept()
+
+
+def test_without_a_descriptor_clients_are_accepted_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sudo, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(FullListener, "refusals", [BlockingIOError(), OSError(errno.EMFILE, "")])
+    accepted: list[int] = []
+
+    def fork(_work: object, keep: Sequence[int]) -> tuple[int, socket.socket]:
+        accepted.extend(keep)
+        return 1, socket.socket()
+
+    monkeypatch.setattr(sudo, "fork_child", fork)
+    loop, identity = Loop(), FakeIdentity()
+    with sudo.listen(str(path)) as opened:
+        listener = FullListener(fileno=opened.detach())
+    with listener, Client(path):
+        sudo.SudoServer(loop, listener, identity, None)
+        while not accepted:
+            loop.turn()
+    assert FullListener.refusals == []
 
 
 def send_lingering_socket(address: tuple[str, int], path: Path) -> None:
