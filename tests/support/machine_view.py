@@ -1,7 +1,7 @@
 """A view of this machine without some of its programs, for launchers that are started meanwhile.
 
 The launcher is started by a script in place of the interpreter. It covers /usr, in a mount
-namespace of its own, with an overlay from which the programs are removed, and goes on as the
+namespace of its own, with an overlay that hides the programs, and goes on as the
 interpreter. Fork servers and sandboxes see what the launcher sees.
 """
 
@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 _SCRIPT = """#!{python} -I
-import os, sys
-from pathlib import Path
+import os, stat, sys
 from headrace_guest import linux
 
 uid, gid = os.getuid(), os.getgid()
@@ -25,12 +24,13 @@ if uid:
     linux.write_file("/proc/self/gid_map", f"0 {{gid}} 1")
 linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
 linux.mount("none", {at!r}, "tmpfs", 0, "mode=755")
-for name in ("upper", "work"):
+for name in ("upper", "upper/bin", "work"):
     os.mkdir(f"{at}/{{name}}")
+# Whiteouts, made by hand: /usr/bin belongs to an id that is unknown in a user namespace.
+for name in {missing!r}:
+    os.mknod(f"{at}/upper/bin/{{name}}", stat.S_IFCHR, 0)
 options = "lowerdir=/usr,upperdir={at}/upper,workdir={at}/work"
 linux.mount("none", "/usr", "overlay", 0, options + (",userxattr" if uid else ""))
-for name in {missing!r}:
-    Path("/usr/bin", name).unlink(missing_ok=True)
 os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 """
 
