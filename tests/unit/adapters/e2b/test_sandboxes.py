@@ -29,6 +29,10 @@ async def create(client: Client, path: str = V2, **fields: Any) -> Any:
     return reply.json()
 
 
+def headers(**values: object) -> dict[str, Any]:
+    return {"transform": {"headers": values}}
+
+
 async def make(service: E2bService, **fields: Any) -> Sandbox:
     return service.engine.find((await create(service.client, **fields))["sandboxID"])
 
@@ -139,7 +143,9 @@ async def test_an_unknown_template_is_404(service: E2bService, template: str) ->
         ({"network": {"httpsPorts": [49983]}}, "network.httpsPorts"),
         ({"network": {"allowPublicTraffic": "no"}}, "network.allowPublicTraffic"),
         ({"network": {"egressProxy": {}}}, "network.egressProxy.address"),
-        ({"network": {"rules": {"a": [{"x": "y" * MAX_NETWORK}]}}}, "network has"),
+        ({"network": {"rules": {"a": [{"transform": 7}]}}}, "network.rules.a.0.transform"),
+        ({"network": {"rules": {"a": [headers(b=7)]}}}, "transform.headers.b"),
+        ({"network": {"rules": {"a": [headers(b="c" * MAX_NETWORK)]}}}, "network has"),
         ({"mcp": {"server": {}}}, "mcp is not supported yet"),
         ({"iam": {"tokens": {"a": {}}}}, "iam is not supported yet"),
         ({"volumeMounts": [{"name": "a", "path": "/b"}]}, "volumeMounts is not supported yet"),
@@ -503,7 +509,7 @@ NETWORK = {
     "denyOut": ["0.0.0.0/0", "10.1.2.3/8"],
     "dnsServers": [],
     "egressProxy": {"address": "proxy:1080", "username": "u"},
-    "rules": {"example.com": [{"transform": {"headers": {"a": "b"}}}]},
+    "rules": {"example.com": [headers(a="b"), {}]},
     "allowPublicTraffic": False,
     "maskRequestHost": "localhost:${PORT}",
     "httpsPorts": [443],

@@ -56,6 +56,18 @@ class EgressProxy(Body):
     tls: dict[str, Any] | None = None
 
 
+class Transform(Body):
+    """What becomes of a request that goes out."""
+
+    headers: Map | None = None
+
+
+class Rule(Body):
+    """What becomes of requests to one host."""
+
+    transform: Transform | None = None
+
+
 class NetworkUpdate(Body):
     """What may go out of a sandbox."""
 
@@ -63,7 +75,7 @@ class NetworkUpdate(Body):
     deny_out: Texts | None = None
     dns_servers: Texts | None = None
     egress_proxy: EgressProxy | None = None
-    rules: dict[str, list[dict[str, Any]]] | None = None
+    rules: Annotated[dict[str, list[Rule]], Field(max_length=1000)] | None = None
 
     @field_validator("deny_out")
     @classmethod
