@@ -189,6 +189,7 @@ class E2bApp:
         scope["headrace.port_path"] = scope["path"]
         scope["headrace.port_raw_path"] = scope["raw_path"]
         scope["headrace.is_main_origin"] = is_main_origin
+        scope["headrace.port_host"] = self._registry.details(sandbox).mask_host(port)
         # What a server inside answers to HEAD is its own affair, so it is passed on as it is.
         send = call.exchange.send
         whole = send.whole if isinstance(send, _HeadOnly) else send

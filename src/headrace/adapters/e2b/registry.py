@@ -44,6 +44,11 @@ class Details:
     waking: anyio.Lock = field(default_factory=anyio.Lock)
     watchers: dict[str, Watcher] = field(default_factory=dict)
 
+    def mask_host(self, port: int) -> str | None:
+        """Give the host name that servers inside are told in place of their own, or None."""
+        mask = (self.network or {}).get("maskRequestHost")
+        return mask.replace("${PORT}", str(port)) if isinstance(mask, str) and mask else None
+
 
 class Registry:
     """Finds sandboxes for the data plane, whose requests carry no API key.

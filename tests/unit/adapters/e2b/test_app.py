@@ -245,6 +245,23 @@ async def test_a_token_of_a_servers_own_is_passed_on(service: E2bService) -> Non
     assert service.to_ports[0]["headers"] == [(b"x-access-token", b"its own")]
 
 
+async def test_servers_are_told_the_host_name_that_the_sandbox_was_made_with(
+    service: E2bService,
+) -> None:
+    network = {"maskRequestHost": "custom.example:${PORT}"}
+    made = (
+        await service.client.post("/v2/sandboxes", {"templateID": "base", "network": network})
+    ).json()
+    other = await service.create()
+
+    await to_port(service, made["sandboxID"], "3000").get("/")
+    await to_port(service, other.id, "3000").get("/")
+
+    masked, plain = service.to_ports
+    assert masked["headrace.port_host"] == "custom.example:3000"
+    assert plain["headrace.port_host"] is None
+
+
 async def test_ports_that_are_not_public_need_the_token_for_traffic(service: E2bService) -> None:
     body = {"templateID": "base", "network": {"allowPublicTraffic": False}}
     made = (await service.client.post("/v2/sandboxes", body)).json()

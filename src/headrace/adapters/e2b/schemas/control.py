@@ -112,7 +112,7 @@ class NetworkConfig(NetworkUpdate):
     """What may go out of a new sandbox, and what may come in."""
 
     allow_public_traffic: bool | None = None
-    mask_request_host: str | None = Field(None, max_length=512)
+    mask_request_host: str | None = Field(None, max_length=512, pattern=r"^[!-~]*$")
     https_ports: list[int] | None = Field(None, max_length=100)
 
     @field_validator("https_ports")
