@@ -37,6 +37,10 @@ REPORT = {
 PATIENCE = 10.0
 
 
+NO_DIRECTORY = "/it's/not"
+"""The one directory that a fake sandbox does not have."""
+
+
 class Channel:
     """The guest's end of a socket: frames in both directions."""
 
@@ -352,11 +356,13 @@ class FakeAgent:
     # --- processes ----------------------------------------------------------------------------
 
     async def _spawn(self, request: Mapping[str, Any], fds: list[int], tasks: TaskGroup) -> None:
-        command = request["argv"][0]
-        if command not in ("echo", "cat", "sleep", "exit", "flood"):
+        command, cwd = request["argv"][0], request["cwd"]
+        is_command = command in ("echo", "cat", "sleep", "exit", "flood")
+        if not is_command or cwd == NO_DIRECTORY:
             for fd in fds:
                 os.close(fd)
-            await self.refuse(request, "not_found", f"{command}: no such file or directory")
+            code, what = ("not_found", command) if not is_command else ("no_directory", cwd)
+            await self.refuse(request, code, f"{what}: no such file or directory")
             return
         self._next_pid += 1
         process = FakeProcess(self._next_pid, anyio.CancelScope())

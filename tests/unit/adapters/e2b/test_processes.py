@@ -10,6 +10,7 @@ from headrace.engine.sandbox import Sandbox
 from headrace.model.specs import Limits
 from tests.support.e2b import E2bService, open_envelopes
 from tests.support.e2b_processes import KILLED, SUCCESS, Caller, encoded, output, started
+from tests.support.fakes import NO_DIRECTORY
 from tests.support.native import eventually
 
 
@@ -116,8 +117,7 @@ async def test_a_user_that_is_not_there_is_refused(caller: Caller) -> None:
 
 
 async def test_a_directory_that_is_not_there_is_named(caller: Caller) -> None:
-    # What the fake agent says of a command that it does not have is the same as of a directory.
-    found = await caller.fail("Start", {"process": {"cmd": "nosuch", "cwd": "/it's/not"}})
+    found = await caller.fail("Start", {"process": {"cmd": "echo", "cwd": NO_DIRECTORY}})
 
     assert found == ("invalid_argument", "cwd '/it's/not' does not exist")
 

@@ -109,9 +109,11 @@ async def _start(sandbox: Sandbox, request: ProcessRequest) -> Process:
     """Start a process; what cannot be found is the fault of the request in this dialect."""
     try:
         return await sandbox.start_process(request)
-    except PathNotFoundError as error:
-        if not await sandbox.files.exists(request.cwd, user=request.user):
+    except InvalidRequestError as error:
+        if error.details.get("reason") == "no_directory":
             raise InvalidRequestError(f"cwd '{request.cwd}' does not exist") from error
+        raise
+    except PathNotFoundError as error:
         raise InvalidRequestError(f"error starting process: {error.message}") from error
 
 
