@@ -14,7 +14,7 @@ pytestmark = pytest.mark.sandbox
 
 @pytest.mark.parametrize(
     "language",
-    ["python", "javascript", "bash", "java"],
+    ["python", "javascript", "bash", "java", "r"],
 )
 async def test_a_client_that_leaves_interrupts_its_code(fresh: Interpreter, language: str) -> None:
     codes = {
@@ -22,9 +22,10 @@ async def test_a_client_that_leaves_interrupts_its_code(fresh: Interpreter, lang
         "javascript": "var x = 5; console.log('go'); await new Promise(() => {})",
         "bash": "x=5; echo go; sleep 300",
         "java": 'int x = 5;\nSystem.out.println("go");\nThread.sleep(300000);',
+        "r": 'x <- 5\ncat("go\\n")\nSys.sleep(300)',
     }
     kept = {"python": "print(x)", "javascript": "console.log(x)", "bash": "echo $x"}
-    kept["java"] = "System.out.println(x);"
+    kept |= {"java": "System.out.println(x);", "r": 'cat(x, "\\n", sep="")'}
     async for line in fresh.follow(codes[language], language=language):
         if line["type"] == "stdout":
             break

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.sandbox
         ("java", 'System.out.println("hi"); "text"', "hi\n", "text"),
         ("Java", 'System.getProperty("user.dir")', "", "/home/user"),
         ("java", "int x = 40;\nx + 2", "", "42"),
+        ("r", 'print("hi")', '[1] "hi"\n', None),
+        ("r", "x <- 40\nx + 2", "", "[1] 42"),
+        ("r", "getwd()", "", '[1] "/home/user"'),
     ],
 )
 async def test_every_language_prints_and_has_values(
@@ -52,6 +55,7 @@ async def test_every_language_prints_and_has_values(
             'System.out.println(System.getProperty("GIVEN", "gone") + " "'
             ' + System.getenv("OURS"));',
         ),
+        ("r", 'cat(Sys.getenv("GIVEN", "gone"), Sys.getenv("OURS"))\ncat("\\n")'),
     ],
 )
 async def test_variables_hold_for_one_execution_in_every_language(
@@ -78,6 +82,7 @@ async def test_java_has_all_variables_as_properties_too(shared: Interpreter) -> 
         ("ts", "const x: = 1", "SyntaxError", ""),
         ("bash", "(exit 3)", "ExitStatus", "3"),
         ("java", 'throw new IllegalStateException("bad");', "IllegalStateException", "bad"),
+        ("r", 'stop("bad")', "simpleError", "bad"),
         ("js", "process.exit(3)", "UnexpectedEndOfExecution", "status 3"),
         ("bash", "exit 4", "UnexpectedEndOfExecution", "status 4"),
     ],
