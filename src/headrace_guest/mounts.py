@@ -146,6 +146,10 @@ def _plan_layer(spec: RootSpec, layer: Layer) -> list[Step]:
         # Without mapped ids the skeleton's owners mean nothing inside; the users' own
         # directories are made anew in the upper layer.
         steps += _plan_unmapped_home(spec, upper)
+    elif layer.target == "/usr" and spec.base is None:
+        # There is one id only, so the directory that has our sudo besides the host's programs
+        # would be the user's to write to. It is the user's, but closed.
+        steps.append(MakeDirectory(f"{upper}/bin", 0o555))
     # A rootless overlay keeps its marks in user.* attributes; a root one need not survive a crash.
     option = "userxattr" if spec.base is None else "volatile"
     data = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work},{option}"

@@ -64,6 +64,9 @@ def test_rootless_plans_map_nothing_and_own_nothing() -> None:
     assert not [s for s in steps if isinstance(s, BindIdMapped)]
     assert {s.owner for s in steps if isinstance(s, MakeDirectory)} == {None}
     assert all("userxattr" in data for data in overlays(steps).values())
+    assert MakeDirectory("u/usr/bin", 0o555) in steps
+    for others in (plan(), plan(is_mapped=False)):
+        assert "u/usr/bin" not in {getattr(step, "path", "") for step in others}
 
 
 def test_without_mapped_ids_what_belongs_to_the_users_is_made_for_them() -> None:
