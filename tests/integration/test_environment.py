@@ -78,6 +78,20 @@ async def test_the_user_installs_a_wheel_with_its_program(sandbox: Sandbox) -> N
     assert (done.stdout, done.exited.exit_code) == ("42\n", 0), done.stderr
 
 
+async def test_without_root_sudo_says_so_in_one_line(sandbox: Sandbox, mode: Mode) -> None:
+    done = await run_process(sandbox, "sudo", "id")
+    if mode is Mode.ROOT:
+        assert done.stdout == "uid=0(root) gid=0(root) groups=0(root)\n"
+        return
+    assert done.exited.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "sudo: there is no root in this sandbox, because the service that made it does not run"
+        " as root (rootless mode)\n"
+    )
+    assert (await run_process(sandbox, "sudo", "-u", "user", "id", "-un")).stdout == "user\n"
+
+
 async def test_a_command_that_is_missing_is_told_from_its_directory(sandbox: Sandbox) -> None:
     with pytest.raises(PathNotFoundError, match="nosuch") as caught:
         await sandbox.start_process(ProcessRequest(("nosuch",)))
