@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: Mapping[str, str] = {
     "src/headrace/client/_async": "src/headrace/client/_sync",
     "tests/integration/client/async_face": "tests/integration/client/sync_face",
+    "tests/compat/e2b/python_async": "tests/compat/e2b/python_sync",
 }
 
 RENAMES: Mapping[str, str] = {

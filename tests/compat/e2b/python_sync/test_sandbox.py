@@ -197,6 +197,31 @@ def test_a_list_has_pages_and_filters(metadata: dict[str, str]) -> None:
     assert all(info.metadata["n"] == "a b&c=é" for info in whole)
 
 
+# covers: Sandbox.list
+def test_a_list_is_filtered_by_template_and_time(metadata: dict[str, str]) -> None:
+    sandbox = Sandbox.create("base", metadata=metadata)
+    now = datetime.now(UTC)
+    try:
+        found = {}
+        for name, more in {
+            "its template": {"template": "base"},
+            "another template": {"template": "no-such-template"},
+            "since a minute ago": {"started_after": now - timedelta(minutes=1)},
+            "in a minute": {"started_after": now + timedelta(minutes=1)},
+        }.items():
+            query = SandboxQuery(metadata=metadata, **more)
+            found[name] = len(Sandbox.list(query=query).next_items())
+    finally:
+        sandbox.kill()
+
+    assert found == {
+        "its template": 1,
+        "another template": 0,
+        "since a minute ago": 1,
+        "in a minute": 0,
+    }
+
+
 # covers: Sandbox.list, Sandbox.pause
 def test_a_list_is_filtered_by_state(metadata: dict[str, str]) -> None:
     running = Sandbox.create(metadata=metadata)
