@@ -131,7 +131,7 @@ async def test_a_kernel_that_is_lost_is_given_to_nobody(world: World) -> None:
 
 
 async def test_a_kernel_that_hangs_up_is_given_to_nobody(world: World) -> None:
-    world.kernels["k1"].channel.sock.shutdown(socket.SHUT_RDWR)
+    world.kernels["k1"].channel.sock.shutdown(socket.SHUT_WR)
     await wait_until(lambda: not world.default.has_unused_kernel)
     assert (await world.run(await world.create()))[0] == "mine\n"
 
