@@ -42,6 +42,8 @@ from headrace_guest.protocol import AgentExit, AgentReply
 MAX_STDIN = 4 * MIB
 KEPT_PROCESSES = 64
 KEPT_ARGV = 1 * MIB
+KEPT_ENV = 16 * 1024
+"""How many characters of a process's own variables are remembered while it runs; of more, none."""
 _STDIN_TIMEOUT = 60.0
 _KILL_WAIT = 5.0
 _LAST_SIGNAL = 64
@@ -182,8 +184,9 @@ class Process:
     def begin(self, pid: int, log: EventLog[ProcessEvent], limits: Limits) -> None:
         """Note that the process runs; called in the agent's reader, before it reads on."""
         self.pid = pid
-        # It was sent, may be large, and is nobody's business any more.
-        self.request = replace(self.request, env={})
+        if sum(len(name) + len(value) for name, value in self.request.env.items()) > KEPT_ENV:
+            # It was sent; so much of it is not worth its memory.
+            self.request = replace(self.request, env={})
         self._log = log
         self._limits = limits
         log.on_limit = self._hit_output_limit
@@ -398,6 +401,7 @@ class Processes:
 
     def _keep(self, process: Process) -> None:
         """Remember one that has ended, within bounds."""
+        process.request = replace(process.request, env={})
         self._ended.append(process)
         sizes = [sum(map(len, each.request.argv)) for each in self._ended]
         while len(self._ended) > KEPT_PROCESSES or sum(sizes) > KEPT_ARGV:

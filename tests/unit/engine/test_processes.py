@@ -303,6 +303,16 @@ async def test_ended_processes_are_kept_within_bounds(
     assert made[-1].request.env == {}
 
 
+async def test_the_variables_of_a_process_are_remembered_while_it_runs(world: World) -> None:
+    small = ProcessRequest(("sleep",), env={"A": "1"})
+    large = ProcessRequest(("sleep",), env={"A": "x" * 20_000})
+    kept, dropped = [await world.sandbox.start_process(each) for each in (small, large)]
+    assert (kept.request.env, dropped.request.env) == ({"A": "1"}, {})
+    await kept.signal(signal.SIGKILL)
+    await wait_until(lambda: kept not in world.sandbox.processes)
+    assert world.sandbox.process(kept.id).request.env == {}
+
+
 async def test_processes_are_listed_and_found_again(world: World) -> None:
     first, second = await world.start("sleep"), await world.start("sleep")
     assert world.sandbox.processes == [first, second]

@@ -22,6 +22,7 @@ from headrace.model.events import (
     ProcessExited,
     Stream,
 )
+from headrace.model.specs import ProcessRequest
 from tests.support.e2b import open_envelopes
 
 KIB = 1024
@@ -143,12 +144,13 @@ def test_the_deadline_is_told_by_the_last_envelope_alone(
 
 
 def test_a_process_is_listed_without_what_it_has_not() -> None:
-    assert describe_process(["/bin/sh", "-c", "x"], "/tmp", 7, "mine") == {
-        "config": {"cmd": "/bin/sh", "args": ["-c", "x"], "cwd": "/tmp"},
+    full = ProcessRequest(("/bin/sh", "-c", "x"), env={"A": "1"}, cwd="/tmp", tag="mine")
+    assert describe_process(full, 7) == {
+        "config": {"cmd": "/bin/sh", "args": ["-c", "x"], "cwd": "/tmp", "envs": {"A": "1"}},
         "pid": 7,
         "tag": "mine",
     }
-    assert describe_process(["ls"], "/", 8, None) == {
+    assert describe_process(ProcessRequest(("ls",), cwd="/"), 8) == {
         "config": {"cmd": "ls", "cwd": "/"},
         "pid": 8,
     }

@@ -19,6 +19,7 @@ from headrace.model.events import (
     ProcessStarted,
     Stream,
 )
+from headrace.model.specs import ProcessRequest
 from headrace.wire.connect import Code, encode_end, encode_message
 from headrace.wire.ndjson import encode_json
 
@@ -151,10 +152,12 @@ def _describe_loss(event: OutputDropped) -> str:
     return f"{event.dropped} bytes of {event.stream} were lost: {event.reason}"
 
 
-def describe_process(argv: Sequence[str], cwd: str, pid: int, tag: str | None) -> dict[str, Any]:
-    """Give a process as it is listed. Its environment may hold secrets, and is not kept."""
-    config: dict[str, Any] = {"cmd": argv[0], "cwd": cwd}
-    if len(argv) > 1:
-        config["args"] = list(argv[1:])
+def describe_process(request: ProcessRequest, pid: int) -> dict[str, Any]:
+    """Give a process as it is listed, with the variables that it was started with."""
+    config: dict[str, Any] = {"cmd": request.argv[0], "cwd": request.cwd}
+    if len(request.argv) > 1:
+        config["args"] = list(request.argv[1:])
+    if request.env:
+        config["envs"] = dict(request.env)
     process: dict[str, Any] = {"config": config, "pid": pid}
-    return process if tag is None else {**process, "tag": tag}
+    return process if request.tag is None else {**process, "tag": request.tag}

@@ -126,10 +126,7 @@ def _make_form() -> Form:
 
 async def list_running(call: Call, _message: ListRequest) -> Mapping[str, Any]:
     """Give the processes that run."""
-    described = [
-        describe_process(each.request.argv, each.request.cwd, each.pid, each.request.tag)
-        for each in call.sandbox.processes
-    ]
+    described = [describe_process(each.request, each.pid) for each in call.sandbox.processes]
     return {"processes": described}
 
 
