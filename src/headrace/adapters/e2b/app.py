@@ -208,9 +208,9 @@ class E2bApp:
         if signer is None:
             raise UnauthenticatedError("invalid signature")
         try:
-            sandbox = await self._registry.find(signer.id, exchange.scope)
+            sandbox = await self._registry.find(signer, exchange.scope)
         except SandboxNotFoundError:
-            await exchange.give(sandbox_gone(signer.id))
+            await exchange.give(sandbox_gone(signer))
             return
         await serve_signed(Call(exchange, sandbox, self._registry), url)
 

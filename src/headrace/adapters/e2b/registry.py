@@ -4,6 +4,7 @@ All of it lives as long as the sandbox, and in the node that owns it.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,9 @@ from headrace.model.errors import (
     UnauthenticatedError,
     WrongStateError,
 )
+
+MAX_DEAD = 1000
+"""So many sandboxes that are gone are remembered: their ports say so as this dialect does."""
 
 DEFAULT_TIMEOUT = 300.0
 """How many seconds a sandbox lives that asks for no time; also one that traffic woke."""
@@ -62,6 +66,7 @@ class Registry:
         self.since = time.time()
         self._engine = engine
         self._details: dict[str, Details] = {}
+        self._dead: OrderedDict[str, None] = OrderedDict()
 
     def details(self, sandbox: Sandbox) -> Details:
         """Give what is remembered of a living sandbox; it may be changed."""
@@ -72,8 +77,8 @@ class Registry:
         return found
 
     def knows(self, sandbox_id: str) -> bool:
-        """Say whether this dialect has had to do with a sandbox."""
-        return sandbox_id in self._details
+        """Say whether this dialect has had to do with a sandbox, which may be gone."""
+        return sandbox_id in self._details or sandbox_id in self._dead
 
     async def find(self, sandbox_id: str, scope: Scope) -> Sandbox:
         """Give a running sandbox; one that may wake is woken.
@@ -106,11 +111,13 @@ class Registry:
         presented = find_header(scope, b"e2b-traffic-access-token")
         return self.tokens.is_good(Purpose.TRAFFIC, sandbox.id, presented)
 
-    def find_signer(self, url: SignedUrl) -> Sandbox | None:
-        """Give the sandbox with whose token a URL was signed: all are tried."""
-        for sandbox in self._engine.list():
-            if url.is_signed_with(self.tokens.make(Purpose.AGENT, sandbox.id)):
-                return sandbox
+    def find_signer(self, url: SignedUrl) -> str | None:
+        """Give the id of the sandbox with whose token a URL was signed: all are tried."""
+        self._forget_the_dead()
+        living = [sandbox.id for sandbox in self._engine.list()]
+        for sandbox_id in (*living, *reversed(self._dead)):
+            if url.is_signed_with(self.tokens.make(Purpose.AGENT, sandbox_id)):
+                return sandbox_id
         return None
 
     async def resume(self, sandbox: Sandbox, seconds: float) -> bool:
@@ -137,3 +144,6 @@ class Registry:
         living = {sandbox.id for sandbox in self._engine.list()}
         for sandbox_id in self._details.keys() - living:
             del self._details[sandbox_id]
+            self._dead[sandbox_id] = None
+        while len(self._dead) > MAX_DEAD:
+            self._dead.popitem(last=False)

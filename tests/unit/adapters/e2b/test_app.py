@@ -181,6 +181,21 @@ async def test_a_signature_of_a_sandbox_that_is_paused_or_dead_is_no_way_in(
     assert (await service.nobody.get(path)).status == 401
 
 
+async def test_a_signature_of_a_sandbox_that_a_client_made_and_ended_says_that_it_is_gone(
+    service: E2bService,
+) -> None:
+    made = (await service.client.post("/v2/sandboxes", {"templateID": "base"})).json()
+    path = sign(service.engine.find(made["sandboxID"]), "a.txt", "read")
+    await service.client.request("DELETE", f"/sandboxes/{made['sandboxID']}")
+
+    reply = await service.nobody.get(path)
+    by_name = await ask_host(service, made["sandboxID"], 3000, "/")
+
+    assert (reply.status, reply.json()) == (502, gone(made["sandboxID"]))
+    assert service.app.knows(made["sandboxID"])
+    assert by_name.status == 502
+
+
 # --- sandboxes that are not there -------------------------------------------------------------
 
 

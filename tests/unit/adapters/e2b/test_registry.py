@@ -143,8 +143,21 @@ async def test_what_is_remembered_stays_as_long_as_the_sandbox(node: Node) -> No
     await first.kill()
     node.registry.details(second)
 
-    assert not node.registry.knows(first.id)
+    assert node.registry.details(first) is not details
     assert node.registry.knows(second.id)
+
+
+async def test_sandboxes_that_are_gone_are_remembered_by_name_within_a_bound(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.adapters.e2b.registry.MAX_DEAD", 2)
+    gone = [await node.make() for _ in range(3)]
+    for sandbox in gone:
+        node.registry.details(sandbox)
+        await sandbox.kill()
+        node.registry.details(await node.make())
+
+    assert [node.registry.knows(sandbox.id) for sandbox in gone] == [False, True, True]
 
 
 # --- tokens -----------------------------------------------------------------------------------
