@@ -78,6 +78,22 @@ async def test_a_request_without_a_body_carries_no_framing(client: httpx.AsyncCl
     assert b"transfer-encoding" not in seen[0].lower()
 
 
+async def test_names_of_headers_are_written_as_people_write_them(
+    client: httpx.AsyncClient,
+) -> None:
+    seen: list[bytes] = []
+
+    async def play(stream: SocketStream) -> None:
+        seen.append(await read_head(stream))
+        await stream.send(OK)
+
+    async with serve_guest(play) as sandbox, open_proxy(sandbox) as proxy:
+        await client.get(proxy.url, headers={"x-of-mine": "1"})
+
+    names = {line.partition(b":")[0] for line in seen[0].split(b"\r\n")}
+    assert {b"Host", b"X-Of-Mine", b"X-Forwarded-For", b"Connection"} <= names
+
+
 async def test_a_body_of_unknown_length_goes_through_in_chunks(client: httpx.AsyncClient) -> None:
     seen: list[bytes] = []
 

@@ -11,7 +11,7 @@ import h11
 
 from headrace.adapters.base import Message, Receive, Scope, Send
 from headrace.adapters.ports.connection import GuestConnection, connect
-from headrace.adapters.ports.fields import Headers, find, lower, tokens
+from headrace.adapters.ports.fields import Headers, find, lower, title, tokens
 from headrace.adapters.ports.inward import (
     IsKey,
     check_size,
@@ -37,7 +37,7 @@ def make_request(
     headers = request_headers(lower(scope["headers"]), route, client_of(scope), is_key)
     target = request_target(route, is_key)
     try:
-        return h11.Request(method=method, target=target, headers=[*headers, *extra])
+        return h11.Request(method=method, target=target, headers=title([*headers, *extra]))
     except h11.LocalProtocolError as error:
         raise InvalidRequestError(f"the request cannot be passed on: {error}") from error
 

@@ -28,6 +28,14 @@ def lower(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return [(bytes(name).lower(), bytes(value)) for name, value in headers]
 
 
+def title(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Give headers with their names as HTTP/1.1 usually has them, such as ``Content-Type``.
+
+    Case has no meaning there, but many a program looks for ``Host:`` in what it was sent.
+    """
+    return [(b"-".join(map(bytes.capitalize, name.split(b"-"))), value) for name, value in headers]
+
+
 def find(headers: Headers, name: bytes) -> list[bytes]:
     """Give the values of one header."""
     return [value for key, value in headers if key == name]
