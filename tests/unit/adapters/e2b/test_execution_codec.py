@@ -197,6 +197,15 @@ def test_in_java_the_end_of_a_line_comes_by_itself() -> None:
     assert [line["text"] for line in lines] == ["one", "\n", "\n", "two", "\n", "three"]
 
 
+def test_in_r_the_parts_of_a_line_are_one_piece() -> None:
+    encoder = ExecutionEncoder(Language.R)
+    parts = [OutputWritten(2, AT, Stream.STDOUT, part) for part in (b"[1]", b' "a"\n', b"b")]
+    lines = read(b"".join(encoder.encode([part]) for part in parts))
+    assert [line["text"] for line in lines] == ['[1] "a"\n']
+    assert encoder.holds()
+    assert read(encoder.keepalive())[0]["text"] == "b"
+
+
 def test_a_line_without_an_end_is_held_up_to_a_bound() -> None:
     encoder = ExecutionEncoder()
     piece = OutputWritten(2, AT, Stream.STDOUT, b"x" * 65536)

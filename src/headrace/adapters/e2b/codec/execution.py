@@ -68,12 +68,15 @@ class ExecutionEncoder:
 
     An error of the code is held back until the end is known, because there may be only one: a
     bound that was hit says more than the interrupt that the code saw. The vendor's Java kernel
-    writes the end of a line by itself, and clients compare what comes with that.
+    writes the end of a line by itself, and clients compare what comes with that. R writes what it
+    prints word by word, and clients expect lines.
     """
 
     def __init__(self, language: Language = Language.PYTHON) -> None:
         self._raised: CodeRaised | None = None
-        self._output = OutputLines(ends_apart=language is Language.JAVA)
+        self._output = OutputLines(
+            ends_apart=language is Language.JAVA, comes_in_parts=language is Language.R
+        )
 
     def encode(self, events: Iterable[ExecutionEvent]) -> bytes:
         """Give the lines that tell of these events."""

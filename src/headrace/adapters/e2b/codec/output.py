@@ -30,11 +30,13 @@ class OutputLines:
 
     What is no whole line goes on at once, unless it looks as if the pipe had been too small for
     it: then the rest is under way. If it is not, `release` gives what is held. With ``ends_apart``
-    the end of a line is a piece of its own.
+    the end of a line is a piece of its own. With ``comes_in_parts`` every beginning of a line is
+    held, because whoever writes writes lines in parts.
     """
 
-    def __init__(self, *, ends_apart: bool = False) -> None:
+    def __init__(self, *, ends_apart: bool = False, comes_in_parts: bool = False) -> None:
         self._ends_apart = ends_apart
+        self._comes_in_parts = comes_in_parts
         self._held: list[str] = []
         self._size = 0
         self._stream = Stream.STDOUT
@@ -59,7 +61,8 @@ class OutputLines:
             self._stream, self._timestamp = stream, timestamp
             self._held.append(rest)
             self._size += len(rest)
-            if self._size > MAX_HELD or not _looks_cut(len(event.data)):
+            is_more_due = self._comes_in_parts or _looks_cut(len(event.data))
+            if self._size > MAX_HELD or not is_more_due:
                 yield from self.release()
 
     @property
