@@ -127,7 +127,10 @@ def _prepare_disk_usage(_message: Mapping[str, Any]) -> Work:
 
 def _prepare_watch(message: Mapping[str, Any]) -> Work:
     path, recursive = take_path(message), take(message, "recursive", bool)
-    return lambda data, _: watch.watch(path, recursive=recursive, data=data)
+    tells_modes: bool = "tells_modes" in message and take(message, "tells_modes", bool)
+    return lambda data, _: watch.watch(
+        path, recursive=recursive, data=data, tells_modes=tells_modes
+    )
 
 
 def _take_prefix(message: Mapping[str, Any]) -> bytes | None:

@@ -6,7 +6,8 @@ queued about the same entries meanwhile is not told twice. When the kernel's que
 ``{"overflow": true}`` says that changes were lost and the tree is looked at anew.
 
 Our own way to write a file must look like anybody's: what happens to files that have no name yet,
-or one of ours, is not told, and one that takes a name with all its content was written, too.
+or one of ours, is not told, and one that takes a name with all its content was written, too. With
+``tells_modes`` it also got its mode, as it did.
 """
 # pathlib does not take bytes:
 # ruff: noqa: PTH116
@@ -61,9 +62,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
 
 
-def watch(path: bytes, *, recursive: bool, data: int) -> dict[str, Json]:
+def watch(path: bytes, *, recursive: bool, data: int, tells_modes: bool = False) -> dict[str, Json]:
     """Tell changes until nobody reads any more or the directory is gone; gives which it was."""
-    watcher = _Watcher(path, recursive=recursive, data=data)
+    watcher = _Watcher(path, recursive=recursive, data=data, tells_modes=tells_modes)
     try:
         return {"ended": watcher.run()}
     finally:
@@ -71,9 +72,10 @@ def watch(path: bytes, *, recursive: bool, data: int) -> dict[str, Json]:
 
 
 class _Watcher:
-    def __init__(self, root: bytes, *, recursive: bool, data: int) -> None:
+    def __init__(self, root: bytes, *, recursive: bool, data: int, tells_modes: bool) -> None:
         self._root = root
         self._recursive = recursive
+        self._tells_modes = tells_modes
         self._data = data
         try:
             status = os.stat(root)
@@ -231,6 +233,8 @@ class _Watcher:
         if mask & _ISDIR and self._recursive:
             self._watch_tree(path, tells=True)
         elif not mask & _ISDIR and self._was_nameless(path):
+            if self._tells_modes:
+                self._tell_change("chmod", path)
             self._tell_change("written", path)
 
     def _is_nameless(self, path: bytes, name: bytes) -> bool:

@@ -244,9 +244,19 @@ class Files:
         numbers = ("total", "free", "inodes", "inodes_free")
         return DiskUsage(**{name: read_field(value, name, int) for name in numbers})
 
-    async def watch(self, path: str, *, recursive: bool = False, user: str = "user") -> Watch:
-        """Watch a directory; changes from now on are events of the watch."""
-        fields = {**_where(path, user), "action": "watch", "recursive": recursive}
+    async def watch(
+        self, path: str, *, recursive: bool = False, tells_modes: bool = False, user: str = "user"
+    ) -> Watch:
+        """Watch a directory; changes from now on are events of the watch.
+
+        With ``tells_modes`` a file that `write` made is told to have got its mode, too.
+        """
+        fields = {
+            **_where(path, user),
+            "action": "watch",
+            "recursive": recursive,
+            "tells_modes": tells_modes,
+        }
         return await self._watches.start(str(fields["path"]), fields)
 
     async def _ask(self, fields: Mapping[str, object]) -> Mapping[str, Any]:

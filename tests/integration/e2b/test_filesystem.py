@@ -225,7 +225,9 @@ async def test_changes_stream_as_they_happen(client: httpx.AsyncClient, sandbox:
         assert await stream.end() == {}
 
 
-async def test_an_upload_looks_like_any_write_to_who_watches(client: httpx.AsyncClient) -> None:
+async def test_an_upload_looks_like_those_of_the_vendor_to_who_watches(
+    client: httpx.AsyncClient,
+) -> None:
     await call(client, "MakeDir", path="w")
     raw = {"content-type": "application/octet-stream"}
     async with watching(client, path="w") as response:
@@ -238,11 +240,14 @@ async def test_an_upload_looks_like_any_write_to_who_watches(client: httpx.Async
 
     assert stream.changes() == [
         ("f", "CREATE"),
+        ("f", "CHMOD"),
         ("f", "WRITE"),
         ("mid", "CREATE"),
+        ("mid", "CHMOD"),
         ("mid", "WRITE"),
         ("f", "WRITE"),
         ("last", "CREATE"),
+        ("last", "CHMOD"),
         ("last", "WRITE"),
     ]
 

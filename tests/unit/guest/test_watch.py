@@ -24,11 +24,15 @@ def host() -> Iterator[AgentHost]:
 class Watch:
     """A watch that has begun, and the lines that it writes."""
 
-    def __init__(self, host: AgentHost, path: Path, *, recursive: bool = True) -> None:
+    def __init__(
+        self, host: AgentHost, path: Path, *, recursive: bool = True, tells_modes: bool = False
+    ) -> None:
         self.reading, writing = os.pipe()
         self._host = host
         self._buffer = b""
-        self.number = host.file("watch", [writing], path=str(path), recursive=recursive)
+        self.number = host.file(
+            "watch", [writing], path=str(path), recursive=recursive, tells_modes=tells_modes
+        )
         assert self._line() == {"started": True}
 
     def _line(self) -> dict[str, Any]:
@@ -315,6 +319,25 @@ def test_a_file_that_is_written_for_somebody_looks_like_any_other(
     (tmp_path / "last").touch()
     assert opened.until("created", "last") == [
         ("created", "a"),
+        ("written", "a"),
+        ("created", "mid"),
+        ("written", "a"),
+        ("created", "last"),
+    ]
+    opened.end()
+
+
+def test_whoever_wants_to_hears_that_a_new_file_got_its_mode(
+    host: AgentHost, tmp_path: Path
+) -> None:
+    opened = Watch(host, tmp_path, tells_modes=True)
+    write(host, tmp_path / "a", b"one")
+    (tmp_path / "mid").touch()
+    write(host, tmp_path / "a", b"two")
+    (tmp_path / "last").touch()
+    assert opened.until("created", "last") == [
+        ("created", "a"),
+        ("chmod", "a"),
         ("written", "a"),
         ("created", "mid"),
         ("written", "a"),

@@ -23,7 +23,7 @@ from headrace.adapters.e2b.schemas.filesystem import AtWatcher
 from headrace.adapters.e2b.schemas.filesystem import Watch as WatchRequest
 from headrace.adapters.e2b.watcher import Watcher
 from headrace.engine.files import Files
-from headrace.engine.watch import MAX_WATCHES
+from headrace.engine.watch import MAX_WATCHES, Watch
 from headrace.model.errors import (
     HeadraceError,
     InvalidRequestError,
@@ -67,13 +67,18 @@ class _Entries:
             return None
 
 
+async def _watch(files: Files, path: str, request: WatchRequest, user: str) -> Watch:
+    """Watch; the vendor's agent gives a new file to its user, so clients expect three changes."""
+    return await files.watch(path, recursive=request.recursive, tells_modes=True, user=user)
+
+
 async def watch_dir(outgoing: Outgoing, request: WatchRequest) -> None:
     """Tell changes as they happen, until the client goes or the directory is removed."""
     call = outgoing.call
     user = call.user
     path = absolute_path(request.path, user)
     files = call.sandbox.files
-    watch = await files.watch(path, recursive=request.recursive, user=user)
+    watch = await _watch(files, path, request, user)
     entries = _Entries(files, path, user)
 
     async def prepare(batch: _Changes) -> list[WatchedEvent]:
@@ -93,7 +98,7 @@ async def create_watcher(call: Call, request: WatchRequest) -> Mapping[str, Any]
     user = call.user
     path = absolute_path(request.path, user)
     watchers = call.registry.details(call.sandbox).watchers
-    watch = await call.sandbox.files.watch(path, recursive=request.recursive, user=user)
+    watch = await _watch(call.sandbox.files, path, request, user)
     _forget_ended(watchers)
     watchers[watch.id] = Watcher(watch, user=user, includes_entry=request.include_entry)
     return {"watcherId": watch.id}
