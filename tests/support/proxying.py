@@ -88,6 +88,7 @@ async def open_proxy(
     *,
     port: int = 8080,
     is_main_origin: bool = True,
+    has_tls: bool = False,
     settings: PortSettings | None = None,
 ) -> AsyncIterator[Proxy]:
     """Serve the proxy on a free port of the loopback."""
@@ -106,6 +107,7 @@ async def open_proxy(
             scope["headrace.port_path"] = scope["path"].removeprefix(prefix)
             scope["headrace.port_raw_path"] = raw
             scope["headrace.is_main_origin"] = is_main_origin
+            scope["headrace.port_has_tls"] = has_tls
             try:
                 await inner(scope, receive, send)
             finally:

@@ -179,8 +179,8 @@ class E2bApp:
     async def _pass_on(self, call: Call, port: int, *, is_main_origin: bool) -> None:
         """Hand a request over to a server in the sandbox, without what is for us only."""
         scope, sandbox = call.exchange.scope, call.sandbox
-        is_public = self._registry.details(sandbox).is_public
-        if not is_public and not self._registry.has_traffic_token(sandbox, scope):
+        details = self._registry.details(sandbox)
+        if not details.is_public and not self._registry.has_traffic_token(sandbox, scope):
             await self._refuse(traffic_refused(sandbox.id), call.exchange)
             return
         scope["headers"] = self._leave_out_ours(sandbox, scope["headers"])
@@ -189,7 +189,8 @@ class E2bApp:
         scope["headrace.port_path"] = scope["path"]
         scope["headrace.port_raw_path"] = scope["raw_path"]
         scope["headrace.is_main_origin"] = is_main_origin
-        scope["headrace.port_host"] = self._registry.details(sandbox).mask_host(port)
+        scope["headrace.port_host"] = details.mask_host(port)
+        scope["headrace.port_has_tls"] = details.has_tls(port)
         # What a server inside answers to HEAD is its own affair, so it is passed on as it is.
         send = call.exchange.send
         whole = send.whole if isinstance(send, _HeadOnly) else send

@@ -53,6 +53,11 @@ class Details:
         mask = (self.network or {}).get("maskRequestHost")
         return mask.replace("${PORT}", str(port)) if isinstance(mask, str) and mask else None
 
+    def has_tls(self, port: int) -> bool:
+        """Say whether the server at a port is to be spoken to with TLS."""
+        ports = (self.network or {}).get("httpsPorts")
+        return isinstance(ports, list) and port in ports
+
 
 class Registry:
     """Finds sandboxes for the data plane, whose requests carry no API key.

@@ -20,8 +20,9 @@ def make_app(
 
     It reads ``headrace.sandbox``, ``headrace.port``, ``headrace.port_path`` (and
     ``headrace.port_raw_path``, the same before it was unescaped) and ``headrace.is_main_origin``
-    from the scope, and the ``Host`` for the server from ``headrace.port_host`` if that is there.
-    Whoever calls it has checked that the client may.
+    from the scope, and the ``Host`` for the server from ``headrace.port_host`` if that is there;
+    ``headrace.port_has_tls`` says that the server is spoken to with TLS. Whoever calls it has
+    checked that the client may.
     """
     bounds = settings or PortSettings()
 

@@ -120,7 +120,7 @@ def _whence(headers: Headers, route: Route) -> list[tuple[bytes, bytes]]:
 
     An address on our main origin is none of the guest's business.
     """
-    guest = f"http://{route.guest_host}"
+    guest = route.guest_origin
     written = []
     for value in find(headers, b"origin"):
         is_same = route.is_same_origin(value.decode("latin-1"))

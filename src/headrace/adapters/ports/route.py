@@ -35,7 +35,7 @@ class Route:
     ``prefix`` is the path under which it appears on our main origin, without a slash at the end;
     it is empty where the server has a host name of its own. ``host`` may carry a port.
     ``guest_host`` is the `Host` that the server is told: by default what it expects which listens
-    on its own machine.
+    on its own machine. With ``has_tls`` it is spoken to with TLS.
     """
 
     sandbox: Reachable
@@ -47,6 +47,12 @@ class Route:
     path: bytes
     query: bytes
     guest_host: str
+    has_tls: bool = False
+
+    @property
+    def guest_origin(self) -> str:
+        """The server's address as it knows it."""
+        return f"http{'s' if self.has_tls else ''}://{self.guest_host}"
 
     def rewrite(self, address: str) -> str:
         """Turn what the guest takes for its own address into the client's; others stay."""
@@ -102,6 +108,7 @@ def find_route(scope: Scope) -> Route:
         path=path or b"/",
         query=scope.get("query_string", b""),
         guest_host=scope.get("headrace.port_host") or f"localhost:{port}",
+        has_tls=scope.get("headrace.port_has_tls", False),
     )
 
 

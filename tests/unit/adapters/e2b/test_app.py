@@ -277,6 +277,18 @@ async def test_servers_are_told_the_host_name_that_the_sandbox_was_made_with(
     assert plain["headrace.port_host"] is None
 
 
+async def test_servers_are_spoken_to_with_tls_where_the_sandbox_was_made_so(
+    service: E2bService,
+) -> None:
+    body = {"templateID": "base", "network": {"httpsPorts": [8443]}}
+    made = (await service.client.post("/v2/sandboxes", body)).json()
+
+    for port in ("8443", "3000"):
+        await to_port(service, made["sandboxID"], port).get("/")
+
+    assert [scope["headrace.port_has_tls"] for scope in service.to_ports] == [True, False]
+
+
 async def test_ports_that_are_not_public_need_the_token_for_traffic(service: E2bService) -> None:
     body = {"templateID": "base", "network": {"allowPublicTraffic": False}}
     made = (await service.client.post("/v2/sandboxes", body)).json()
