@@ -116,7 +116,7 @@ async def test_an_unknown_template_is_404(service: E2bService, template: str) ->
         ({"network": {"rules": {"a": [{"transform": 7}]}}}, "network.rules.a.0.transform"),
         ({"network": {"rules": {"a": [headers(b=7)]}}}, "transform.headers.b"),
         ({"network": {"rules": {"a": [headers(b="c" * MAX_NETWORK)]}}}, "network has"),
-        ({"mcp": {"server": {}}}, "mcp is not supported yet"),
+        ({"mcp": {"server": {}}}, "Failed to start MCP gateway: mcp is not supported yet"),
         ({"iam": {"tokens": {"a": {}}}}, "iam is not supported yet"),
         ({"volumeMounts": [{"name": "a", "path": "/b"}]}, "volumeMounts is not supported yet"),
     ],
