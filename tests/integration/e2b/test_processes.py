@@ -263,7 +263,7 @@ async def test_root_is_there_in_root_mode_and_refused_in_the_other(
     ("config", "message"),
     [
         ({"cmd": "/bin/ls", "cwd": "/nope"}, "cwd '/nope' does not exist"),
-        ({"cmd": "/bin/ls", "cwd": "/etc/passwd"}, "Not a directory"),
+        ({"cmd": "/bin/ls", "cwd": "/etc/passwd"}, "cwd '/etc/passwd' is not a directory"),
         ({"cmd": "/bin/nosuch"}, "/bin/nosuch"),
         ({"cmd": "nosuch"}, "is in no directory of PATH"),
         ({"cmd": "/home/user/lost"}, "/home/user/lost"),

@@ -49,8 +49,8 @@ async def test_a_directory_that_is_missing_is_made(shared: Interpreter) -> None:
     [
         ("/etc/passwd", "not a directory"),
         ("/etc/passwd/below", "/etc/passwd"),
-        ("/root/private", "/root/private"),
-        ("/nowhere", "/nowhere"),
+        ("/proc/private", "/proc/private"),
+        ("/sys/nowhere", "/sys/nowhere"),
     ],
 )
 async def test_a_directory_that_cannot_be_is_refused(

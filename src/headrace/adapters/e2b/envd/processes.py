@@ -110,9 +110,11 @@ async def _start(sandbox: Sandbox, request: ProcessRequest) -> Process:
     try:
         return await sandbox.start_process(request)
     except InvalidRequestError as error:
-        if error.details.get("reason") == "no_directory":
-            raise InvalidRequestError(f"cwd '{request.cwd}' does not exist") from error
-        raise
+        if error.details.get("reason") != "no_directory":
+            raise
+        is_there = await sandbox.files.exists(request.cwd, user=request.user)
+        what = "is not a directory" if is_there else "does not exist"
+        raise InvalidRequestError(f"cwd '{request.cwd}' {what}") from error
     except PathNotFoundError as error:
         raise InvalidRequestError(f"error starting process: {error.message}") from error
 
