@@ -101,6 +101,7 @@ async def test_what_cannot_be_read_or_written_is_refused(
         "f",
         "fifo",
         "locked",
+        "secret",
     }
 
 
