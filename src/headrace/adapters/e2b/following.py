@@ -40,7 +40,7 @@ class Form:
 
     ``prepare`` gives what is encoded in place of a batch, if more must be known than it has; what
     it raises ends the stream. ``holds`` says that something is held back that the next sign of
-    life carries; that one then comes soon.
+    life carries; that one then comes after ``held_for`` seconds.
     """
 
     encode: Callable[[Sequence[Any]], bytes]
@@ -48,6 +48,7 @@ class Form:
     end: bytes = b""
     prepare: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]] | None = None
     holds: Callable[[], bool] = lambda: False
+    held_for: float = HELD
 
 
 class Following:
@@ -92,7 +93,8 @@ class Following:
             batch = await self._reader.batch()
         else:
             holds = self._form.holds()
-            with anyio.move_on_after(min(patience, HELD) if holds else patience) as scope:
+            limit = self._form.held_for if holds else patience
+            with anyio.move_on_after(limit) as scope:
                 batch = await self._reader.batch()
             if scope.cancelled_caught:
                 if holds:

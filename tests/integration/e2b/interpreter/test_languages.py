@@ -38,6 +38,16 @@ async def test_every_language_prints_and_has_values(
     assert texts == ([] if value is None else [value])
 
 
+async def test_a_line_of_r_is_one_piece_unless_its_end_is_long_in_coming(
+    shared: Interpreter,
+) -> None:
+    part = 'cat("%s"); flush(stdout()); Sys.sleep(%g); cat("%s\\n");'
+    code = part % ("a", 0.05, "b") + part % ("c", 1.5, "d")
+    outcome = await shared.outcome(code, language="r")
+    pieces = [line["text"] for line in outcome.lines if line["type"] == "stdout"]
+    assert pieces == ["ab\n", "c", "d\n"]
+
+
 @pytest.mark.parametrize(
     ("language", "code"),
     [
