@@ -29,7 +29,7 @@ def caller(service: E2bService, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_the_processes_that_run_are_listed(caller: Caller) -> None:
-    config = {"cmd": "sleep", "envs": {"SECRET": "x"}, "cwd": "/tmp"}
+    config = {"cmd": "sleep", "envs": {"OWN": "x"}, "cwd": "/tmp"}
     async with anyio.create_task_group() as tasks:
         talk = caller.begin(tasks, "Start", {"process": config, "tag": "mine"})
         await talk.wait_for(b"start")
@@ -39,16 +39,14 @@ async def test_the_processes_that_run_are_listed(caller: Caller) -> None:
 
     reply = await caller.unary("List", {})
 
-    assert reply.json() == {
-        "processes": [
-            {
-                "config": {"cmd": "sleep", "cwd": "/tmp"},
-                "pid": 101,
-                "tag": "mine",
-            },
-            {"config": {"cmd": "sleep", "cwd": "/home/user"}, "pid": other},
-        ]
-    }
+    found = reply.json()["processes"]
+    variables = [each["config"].pop("envs") for each in found]
+    assert found == [
+        {"config": {"cmd": "sleep", "cwd": "/tmp"}, "pid": 101, "tag": "mine"},
+        {"config": {"cmd": "sleep", "cwd": "/home/user"}, "pid": other},
+    ]
+    assert variables[0] == {**variables[1], "OWN": "x"}
+    assert variables[1]["E2B_SANDBOX"] == "true"
 
 
 @pytest.mark.parametrize(
