@@ -57,7 +57,6 @@ from headrace.model.specs import (
 
 _KILL_TIMEOUT = 30.0
 _ENGINE_CLOSED = "the engine was closed"
-
 _logger = logging.getLogger(__name__)
 
 
@@ -162,6 +161,7 @@ class Sandbox:
             found = await inside.files.stat(spec.cwd)
             if FileType.DIRECTORY not in (found.type, found.target_type):
                 raise InvalidRequestError(f"cwd {spec.cwd} is not a directory", path=spec.cwd)
+            self._check_running()
         context = self._contexts.add(spec)
         try:
             await context.await_ready()
@@ -484,7 +484,9 @@ class Sandbox:
         self.state = state
 
     def _check_running(self) -> _Inside:
-        if self.state is not SandboxState.RUNNING or self._inside is None:
+        # A task that is started in a group which is being cancelled is never told.
+        is_running = self.state is SandboxState.RUNNING and not self._ending.is_set()
+        if not is_running or self._inside is None:
             raise self._wrong_state()
         return self._inside
 
@@ -494,4 +496,5 @@ class Sandbox:
 
     def _wrong_state(self) -> WrongStateError:
         why = f": {self.end_detail}" if self.end_detail else ""
-        return WrongStateError(f"the sandbox {self.id} is {self.state}{why}", state=self.state)
+        state = "ending" if self.is_alive and self._ending.is_set() else self.state
+        return WrongStateError(f"the sandbox {self.id} is {state}{why}", state=self.state)

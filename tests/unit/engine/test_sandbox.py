@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from headrace.engine.context_state import ContextState
@@ -397,6 +398,26 @@ async def test_killing_ends_every_log_and_leaves_nothing(
     assert engine.list() == []
     # The log's segments are closed in time; everything else at once.
     await wait_until(lambda: count_descriptors() <= before)
+
+
+async def test_nothing_begins_in_a_sandbox_that_is_ending(
+    opened: tuple[Engine, FakeLauncher],
+) -> None:
+    engine, _ = opened
+    sandbox = await engine.create(SPEC)
+    await sandbox.await_ready()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sandbox.kill)
+        while sandbox.end_detail is None:
+            await anyio.lowlevel.checkpoint()
+        assert sandbox.is_alive
+        for refused in (
+            sandbox.execute(ExecutionRequest("x")),
+            sandbox.create_context(ContextSpec()),
+            sandbox.start_process(SLEEP),
+        ):
+            with pytest.raises(WrongStateError, match="is ending: the sandbox was killed"):
+                await refused
 
 
 async def test_logs_can_be_read_after_the_end(opened: tuple[Engine, FakeLauncher]) -> None:
