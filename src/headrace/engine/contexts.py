@@ -100,8 +100,11 @@ class Contexts:
     def choose(self, request: ExecutionRequest) -> Context:
         """Give the context that a request is for."""
         if request.context_id is None:
-            return self.default(request.language or Language.PYTHON)
-        context = self.find(request.context_id)
+            context = self.default(request.language or Language.PYTHON)
+        else:
+            context = self.find(request.context_id)
+        if context.id == self._defaults.get(Language.PYTHON) and self._tasks is not None:
+            self._reserve.expect(self._tasks)
         if request.language not in (None, context.language):
             raise InvalidRequestError(
                 f"the context {context.id} runs {context.language}, not {request.language}",

@@ -108,7 +108,28 @@ async def test_beside_a_used_default_context_a_kernel_is_kept_that_no_list_shows
     assert {first.id, second.id} < {context.id for context in world.sandbox.contexts}
 
 
-async def test_a_sandbox_without_new_contexts_keeps_one_kernel(world: World) -> None:
+async def test_a_used_default_context_gets_a_spare_one_at_leisure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.engine.reserve.LEISURE", 0.0)
+    await world.run(world.default)
+    await world.run(world.default)
+    await wait_until(lambda: "k2" in world.kernels and world.launcher.kernel_starts == 2)
+    assert world.sandbox.contexts[0] is world.default
+    assert len(world.sandbox.contexts) == 2
+    # Which waits until nothing is being started.
+    await world.sandbox.pause()
+    await world.sandbox.resume()
+    context = await world.create()
+    assert (await world.run(context))[0] == "mine\n"
+    sent = [frame["type"] for frame in world.kernels["k2"].frames]
+    assert "execute" in sent
+    assert "warm" not in sent
+
+
+async def test_a_sandbox_with_a_short_task_and_no_new_contexts_keeps_one_kernel(
+    world: World,
+) -> None:
     await world.run(world.default)
     await world.create(Language.BASH)
     await anyio.sleep(0.02)
