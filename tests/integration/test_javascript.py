@@ -306,3 +306,16 @@ async def test_errors_of_compiled_typescript_name_the_lines_that_were_written(
     code = "enum E { A,\n  B }\n\nfunction f(): never {\n  throw new Error('x')\n}\nf()"
     (raised,) = (await run_typescript(sandbox, code)).errors
     assert "at f ([cell 1]:5:9)\n    at [cell 1]:7:1" in raised.error.traceback
+
+
+async def test_no_interrupt_is_lost_that_comes_with_the_first_output(sandbox: Sandbox) -> None:
+    code = "var kept = (globalThis.kept ?? 0) + 1; console.log('go'); await new Promise(() => {})"
+    for _ in range(30):
+        execution = await sandbox.execute(ExecutionRequest(code, language=Language.JAVASCRIPT))
+        async for event in execution.events():
+            if isinstance(event, OutputWritten):
+                break
+        await execution.interrupt()
+        finished = await execution.wait()
+        assert (finished.reason, finished.state_lost) == (FinishReason.INTERRUPTED, False)
+    assert (await run(sandbox, "kept")).results[0].text == "30"

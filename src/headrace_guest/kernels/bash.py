@@ -14,6 +14,8 @@ class Bash:
 
     program = b""
     has_alarm = False
+    interrupts_after = 0.0
+    interrupts_again: float | None = None
 
     def __init__(self, program: str) -> None:
         self._program = program

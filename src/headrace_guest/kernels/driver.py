@@ -15,6 +15,7 @@ import resource
 import select
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -65,8 +66,9 @@ class _Driver:
         self._child: Child | None = None
         self._directory: str | None = None
         self._execution: str | None = None
-        self._has_begun = False
+        self._begun_at: float | None = None
         self._is_interrupted = False
+        self._due: float | None = None
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
@@ -79,12 +81,13 @@ class _Driver:
         """Serve until the host says exit; raises EOFError when it closes the socket."""
         self._events.send({"type": "ready"})
         while True:
-            ready = {fd for fd, _event in self._poll.poll()}
+            ready = {fd for fd, _event in self._poll.poll(self._patience())}
             child = self._child
             if child is not None and ready & {child.channel, child.pidfd}:
                 self._listen(child)
             if self._fd in ready and not self._obey():
                 return
+            self._interrupt_if_due()
 
     def _obey(self) -> bool:
         """Take what the host sent; False when it said exit."""
@@ -121,7 +124,8 @@ class _Driver:
 
     def _execute(self, frame: Mapping[str, Any]) -> None:
         self._execution = frame["execution"]
-        self._has_begun = self._is_interrupted = False
+        self._begun_at = self._due = None
+        self._is_interrupted = False
         order = Order(frame["code"], frame["env"], frame["cwd"])
         try:
             child = self._child or self._start()
@@ -159,7 +163,7 @@ class _Driver:
             # A timer or a thread of former code; whoever waits for the answer goes on.
             self._acknowledge(child, kind)
         elif kind == "begun":
-            self._has_begun = True
+            self._begun_at = time.monotonic()
             self._pass_interrupt_on()
         elif kind == "done":
             self._finish(message)
@@ -167,10 +171,28 @@ class _Driver:
             self._send(message)
             self._acknowledge(child, kind)
 
+    # --- interrupts ---------------------------------------------------------------------------
+
     def _pass_interrupt_on(self) -> None:
-        if self._has_begun and self._is_interrupted and self._child is not None:
+        """Have the interpreter interrupted, at once unless it must be let begin in peace."""
+        if self._begun_at is not None and self._is_interrupted:
             self._is_interrupted = False
-            self._child.interrupt()
+            self._due = self._begun_at + self._interpreter.interrupts_after
+            self._interrupt_if_due()
+
+    def _interrupt_if_due(self) -> None:
+        now = time.monotonic()
+        if self._due is None or now < self._due or self._child is None:
+            return
+        self._child.interrupt()
+        again = self._interpreter.interrupts_again
+        self._due = None if again is None else now + again
+
+    def _patience(self) -> float | None:
+        """Give how many milliseconds to wait for a message; None for as long as it takes."""
+        if self._due is None:
+            return None
+        return max(0.0, self._due - time.monotonic()) * 1000 + 1
 
     def _acknowledge(self, child: Child, kind: str) -> None:
         if kind == "result":
@@ -179,7 +201,7 @@ class _Driver:
 
     def _finish(self, message: dict[str, Any]) -> None:
         self._send(message)
-        self._execution = None
+        self._execution = self._due = None
 
     def _send(self, message: dict[str, Any]) -> None:
         for fitting in _shortened({**message, "execution": self._execution}):

@@ -45,11 +45,15 @@ class Interpreter(Protocol):
     """A language; stateless, made once in the fork server and used by every kernel of it.
 
     ``program`` is what the descriptor of that name has to hold, nothing for none; ``has_alarm``
-    says whether the interpreter is to have that one.
+    says whether the interpreter is to have that one. Code is not interrupted before it has run for
+    ``interrupts_after`` seconds, and each ``interrupts_again`` seconds anew if it goes on (never if
+    that is None): for interpreters that lose a signal at times.
     """
 
     program: bytes
     has_alarm: bool
+    interrupts_after: float
+    interrupts_again: float | None
 
     def command(self, ends: Ends) -> list[str]:
         """Give the words that start the interpreter; called in the kernel, once per start.

@@ -37,6 +37,8 @@ class Java:
     """How the JVM is started and what it reads; see ``java_loop/Loop.java`` for the other end."""
 
     has_alarm = True
+    interrupts_after = 0.0
+    interrupts_again: float | None = None
 
     def __init__(self, program: str) -> None:
         self._program = program

@@ -25,6 +25,10 @@ class Node:
     """How node is started and what it reads; see ``node_loop.js`` for the other end."""
 
     has_alarm = True
+    # Node loses a signal that comes just when a call ends which the signal could have ended. Most
+    # code is past its first call by then, and what is not is told again.
+    interrupts_after = 0.02
+    interrupts_again: float | None = 0.1
 
     def __init__(self, program: str, *, is_typescript: bool) -> None:
         self._program = program

@@ -22,6 +22,8 @@ class Shell:
         self._line = line
         self.program = program
         self.has_alarm = has_alarm
+        self.interrupts_after = 0.0
+        self.interrupts_again: float | None = None
 
     def command(self, ends: Ends) -> list[str]:
         names = {"C": ends.channel, "O": ends.order, "P": ends.program, "A": ends.alarm}
