@@ -21,7 +21,7 @@ def test_two_kernels_draw_different_random_numbers() -> None:
     code = (
         "import random, ssl, secrets, uuid, tempfile, numpy as np\n"
         "for n in (random.random(), np.random.rand(), np.random.default_rng().random(),\n"
-        "          ssl.RAND_bytes(8), secrets.token_hex(8), uuid.uuid4(),\n"
+        "          ssl.RAND_bytes(8).hex(), secrets.token_hex(8), uuid.uuid4(),\n"
         "          next(tempfile._get_candidate_names())): print(n)"
     )
     drawn = []
