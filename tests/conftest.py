@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import headrace
 from tests.support.modes import (
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # unit tests must not need an engine that starts
 
 NOT_RUN = read_not_run(Path(__file__).with_name("not-run.toml"))
 _LISTED = pytest.StashKey[str]()
+
+# No test times itself: how long an example takes says how busy the machine is.
+_LENIENT = {*settings().suppress_health_check, HealthCheck.too_slow}
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=_LENIENT)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
