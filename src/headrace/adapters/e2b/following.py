@@ -21,8 +21,9 @@ from headrace.model.events import FinishReason, ProcessExited
 
 ALONE = 0.05
 """For so many seconds a stream runs without a second task that watches for the client's end."""
-HELD = 0.02
-"""For so many seconds something is held back at most, if nothing else comes."""
+HELD = 0.25
+"""For so many seconds something is held back at most, if nothing else comes: who writes a line in
+parts may have to wait between them on a busy machine."""
 
 
 class Ending(Enum):
@@ -40,7 +41,7 @@ class Form:
 
     ``prepare`` gives what is encoded in place of a batch, if more must be known than it has; what
     it raises ends the stream. ``holds`` says that something is held back that the next sign of
-    life carries; that one then comes after ``held_for`` seconds.
+    life carries; that one then comes soon.
     """
 
     encode: Callable[[Sequence[Any]], bytes]
@@ -48,7 +49,6 @@ class Form:
     end: bytes = b""
     prepare: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]] | None = None
     holds: Callable[[], bool] = lambda: False
-    held_for: float = HELD
 
 
 class Following:
@@ -93,7 +93,7 @@ class Following:
             batch = await self._reader.batch()
         else:
             holds = self._form.holds()
-            limit = self._form.held_for if holds else patience
+            limit = HELD if holds else patience
             with anyio.move_on_after(limit) as scope:
                 batch = await self._reader.batch()
             if scope.cancelled_caught:

@@ -151,7 +151,7 @@ async def test_prints_that_follow_one_another_are_lines_of_their_own(shared: Int
         ("python", "print('x' * 3_000_000)"),
         ("python", "print('before'); print('x' * 3_000_000)"),
         ("js", "console.log('x'.repeat(3_000_000))"),
-        ("bash", "head -c 3000000 /dev/zero | tr '\\0' x; echo"),
+        ("bash", "printf '%s\\n' \"$(head -c 3000000 /dev/zero | tr '\\0' x)\""),
     ],
 )
 async def test_one_line_of_three_megabytes_is_one_piece(

@@ -6,18 +6,14 @@ from headrace.adapters.base import note
 from headrace.adapters.e2b.answers import HeaderList
 from headrace.adapters.e2b.call import Call
 from headrace.adapters.e2b.codec.execution import ExecutionEncoder
-from headrace.adapters.e2b.following import HELD, Following, Form
+from headrace.adapters.e2b.following import Following, Form
 from headrace.adapters.e2b.schemas.interpreter import Execute
-from headrace.model.specs import Language
 
 _HEADERS: HeaderList = (
     (b"content-type", b"application/x-ndjson"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 )
-_LINE_OF_R = 0.25
-"""For so many seconds R may leave a line unfinished: its parts are writes of their own, and a busy
-machine lets others run between them."""
 
 
 async def execute(call: Call) -> None:
@@ -26,10 +22,8 @@ async def execute(call: Call) -> None:
     body = await exchange.read_body(Execute)
     execution = await call.sandbox.execute(body.to_request())
     note(exchange.scope, execution_id=execution.id)
-    language = call.sandbox.context(execution.context_id).language
-    encoder = ExecutionEncoder(language)
-    held_for = _LINE_OF_R if language is Language.R else HELD
-    form = Form(encoder.encode, encoder.keepalive, holds=encoder.holds, held_for=held_for)
+    encoder = ExecutionEncoder(call.sandbox.context(execution.context_id).language)
+    form = Form(encoder.encode, encoder.keepalive, holds=encoder.holds)
     try:
         await exchange.start(200, _HEADERS)
         following = Following(exchange, call.sandbox, execution.log, form)
