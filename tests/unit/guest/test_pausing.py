@@ -51,7 +51,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def run(script: str) -> int:
-        process = subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            ["bash", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+        )
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -63,8 +65,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
 
     yield run
     for process in started:
-        for pid in [*descendants(process.pid)]:
-            os.kill(pid, signal.SIGKILL)
+        # The whole group at once: what is listed one by one may end before its turn.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
