@@ -230,14 +230,14 @@ def run(options: Options) -> int:
     }
     with _connect() as agent:
         # Before the command runs: what comes from now on is passed on to it.
-        _pass_signals_on(agent)
+        wakeup = _pass_signals_on(agent)
         _send_request(agent, json.dumps(request).encode("ascii"), has_terminal=has_terminal)
-        answer, fds = _receive(agent)
+        answer, fds = _receive(agent, wakeup)
         if "started" not in answer:
             return _conclude(answer)
         if fds:
-            return _conclude(Relay(agent, fds[0]).run())
-        return _conclude(_receive(agent)[0])
+            return _conclude(Relay(agent, wakeup, fds[0]).run())
+        return _conclude(_receive(agent, wakeup)[0])
 
 
 def _connect() -> socket.socket:
@@ -267,8 +267,13 @@ def _send_request(agent: socket.socket, request: bytes, *, has_terminal: bool) -
         raise UsageError(detail) from None
 
 
-def _receive(agent: socket.socket) -> tuple[dict[str, object], list[int]]:
-    """Wait for the agent's next message."""
+def _receive(agent: socket.socket, wakeup: int) -> tuple[dict[str, object], list[int]]:
+    """Wait for the agent's next message; signals are passed on meanwhile."""
+    poll = select.poll()
+    poll.register(agent, select.POLLIN)
+    poll.register(wakeup, select.POLLIN)
+    while agent.fileno() not in _wait(poll, wakeup):
+        pass
     data, fds = b"", list[int]()
     with contextlib.suppress(ConnectionResetError):
         data, fds, _flags, _address = socket.recv_fds(agent, _MAX_ANSWER, 1)
@@ -285,7 +290,20 @@ def _conclude(answer: dict[str, object]) -> int:
     return code if isinstance(code, int) else 128 + number if isinstance(number, int) else 1
 
 
-def _pass_signals_on(agent: socket.socket) -> None:
+def _wait(poll: select.poll, wakeup: int) -> dict[int, int]:
+    """Wait until something is ready or a signal came."""
+    ready = dict(poll.poll())
+    if ready.pop(wakeup, 0):
+        os.read(wakeup, _BUFFER)
+    return ready
+
+
+def _pass_signals_on(agent: socket.socket) -> int:
+    """Handle signals from now on; gives a descriptor that is readable when one came.
+
+    Without it one that comes just before a wait would be passed on only when the wait is over.
+    """
+
     def pass_on(number: int, _frame: "FrameType | None") -> None:
         _tell(agent, number)
 
@@ -299,6 +317,9 @@ def _pass_signals_on(agent: socket.socket) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, pass_on)
     signal.signal(signal.SIGTSTP, suspend)
+    wakeup, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    return wakeup
 
 
 def _tell(agent: socket.socket, number: int) -> None:
@@ -328,8 +349,9 @@ class Relay:
     The command has a terminal of its own, so that it can have a session and jobs of its own.
     """
 
-    def __init__(self, agent: socket.socket, master: int) -> None:
+    def __init__(self, agent: socket.socket, wakeup: int, master: int) -> None:
         self._agent = agent
+        self._wakeup = wakeup
         self._master = master
         self._typed = b""
         self._answer: dict[str, object] = {}
@@ -358,10 +380,11 @@ class Relay:
     def _turn(self) -> None:
         poll = select.poll()
         poll.register(self._agent, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         poll.register(self._master, select.POLLIN | (select.POLLOUT if self._typed else 0))
         if not self._typed:
             poll.register(0, select.POLLIN)
-        ready = dict(poll.poll())
+        ready = _wait(poll, self._wakeup)
         if ready.get(self._master, 0) & select.POLLIN:
             self._show()
         if self._typed:
@@ -369,7 +392,7 @@ class Relay:
         elif 0 in ready:
             self._read_typed()
         if self._agent.fileno() in ready:
-            self._answer = _receive(self._agent)[0]
+            self._answer = _receive(self._agent, self._wakeup)[0]
 
     def _show(self) -> bool:
         """Show what the command wrote; False if there is nothing now."""
@@ -391,7 +414,7 @@ class Relay:
             return
         # The terminal is gone; so is whoever could type into it.
         _tell(self._agent, signal.SIGHUP)
-        self._answer = _receive(self._agent)[0]
+        self._answer = _receive(self._agent, self._wakeup)[0]
 
     def _pass_typed(self) -> None:
         try:

@@ -142,3 +142,23 @@ def test_who_is_that_user_already_needs_no_agent(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sudo_client, "run", lambda _options: 99)
     sudo_client.main(["-u", "user", "X=1", "id", "-u"])
     assert run == [("id", ["id", "-u"], "/home/user", "1")]
+
+
+def test_a_signal_ends_a_wait_that_begins_after_it() -> None:
+    # What Python does for a signal that comes at the last moment before a wait, it does after it.
+    program = """
+import os, select, signal, socket
+from headrace_guest import sudo_client
+agent, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+wakeup = sudo_client._pass_signals_on(client)
+os.kill(os.getpid(), signal.SIGUSR1)
+poll = select.poll()
+poll.register(wakeup, select.POLLIN)
+assert sudo_client._wait(poll, wakeup) == {}
+assert poll.poll(0) == []
+print(agent.recv(100).decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ('{"signal": 10}\n', "")
