@@ -295,7 +295,8 @@ class FakeAgent:
     """PID 1 of a fake sandbox.
 
     Its commands are ``echo WORDS``, ``cat`` (stdin to stdout), ``sleep`` (until a signal),
-    ``exit N`` and ``flood N``; everything else is not found. Its files are in ``files``.
+    ``exit N`` and ``flood N``; everything else is not found. Its files are in ``files``. A command
+    runs for ``tells_after`` seconds before its start is told.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -305,6 +306,7 @@ class FakeAgent:
         self.requests: list[dict[str, Any]] = []
         self.ignored: set[str] = set()
         self.processes: dict[int, FakeProcess] = {}
+        self.tells_after = 0.0
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self._operations: dict[int, anyio.CancelScope] = {}
@@ -367,8 +369,12 @@ class FakeAgent:
         self._next_pid += 1
         process = FakeProcess(self._next_pid, anyio.CancelScope())
         self.processes[process.pid] = process
+        if self.tells_after:
+            tasks.start_soon(self._run_process, process, request["argv"], fds)
+            await anyio.sleep(self.tells_after)
         await self.reply(request, pid=process.pid)
-        tasks.start_soon(self._run_process, process, request["argv"], fds)
+        if not self.tells_after:
+            tasks.start_soon(self._run_process, process, request["argv"], fds)
 
     async def _run_process(self, process: FakeProcess, argv: list[str], fds: list[int]) -> None:
         stdin, stdout = PipeReader(fds[0]), PipeWriter(fds[1])

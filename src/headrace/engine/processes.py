@@ -95,6 +95,7 @@ class Process:
         self._limit = TimeLimit(request.timeout)
         self._stdin: PipeWriter | None = None
         self._guest_ends: list[int] = []
+        self._unread: list[tuple[int, Stream]] = []
         self._pumps: list[tuple[int, OutputPump]] = []
 
     # --- for callers --------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Process:
         for stream in (Stream.PTY,) if is_terminal else (Stream.STDOUT, Stream.STDERR):
             read_end, write_end = open_pipe()
             self._guest_ends.append(write_end)
-            self._pumps.append((read_end, OutputPump(read_end, stream)))
+            self._unread.append((read_end, stream))
         return self._guest_ends
 
     def close_guest_ends(self) -> None:
@@ -192,8 +193,13 @@ class Process:
         log.on_limit = self._hit_output_limit
         event = log.append(lambda seq, timestamp: ProcessStarted(seq, timestamp, self.id, self.pid))
         self._started_at = event.timestamp
-        for _fd, pump in self._pumps:
+        # Not before there is a log for it: what a busy engine learns of a process that has begun is
+        # often its output first, and that is to wait in the pipe.
+        while self._unread:
+            fd, stream = self._unread.pop(0)
+            pump = OutputPump(fd, stream)
             pump.attach(log)
+            self._pumps.append((fd, pump))
         self._agent.await_exit(pid, self._note_exit)
 
     async def run(self, was_oom: Callable[[], Awaitable[bool]]) -> None:
@@ -233,6 +239,8 @@ class Process:
         """Close our ends and the guest's; safe to call twice."""
         self._close_input()
         self.close_guest_ends()
+        while self._unread:
+            os.close(self._unread.pop()[0])
         while self._pumps:
             _fd, pump = self._pumps.pop()
             await pump.aclose()

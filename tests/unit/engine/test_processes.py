@@ -351,6 +351,15 @@ async def test_an_id_is_not_mistaken_for_a_tag(world: World) -> None:
     assert world.sandbox.process(first.id) is first
 
 
+async def test_what_is_written_before_the_start_is_told_is_not_lost(tmp_path: Path) -> None:
+    async with open_fake_engine(tmp_path) as (engine, launcher):
+        sandbox = await engine.create(SandboxSpec())
+        launcher.sandboxes[sandbox.id].agent.tells_after = 0.2
+        process = await sandbox.start_process(ProcessRequest(("flood", "3000000")))
+        assert len(output(await read(process))) == 3_000_000
+        await sandbox.kill()
+
+
 async def test_processes_are_bounded(world: World) -> None:
     for _ in range(8):
         await world.start("sleep")
