@@ -6,7 +6,10 @@ import anyio
 import pytest
 
 from headrace.adapters.e2b import following
+from headrace.adapters.e2b.envd.processes import make_request
+from headrace.adapters.e2b.schemas.processes import StartRequest
 from headrace.engine.sandbox import Sandbox
+from headrace.model.errors import DeadlineError
 from headrace.model.specs import Limits
 from tests.support.e2b import E2bService, open_envelopes
 from tests.support.e2b_processes import KILLED, SUCCESS, Caller, encoded, output, started
@@ -221,7 +224,7 @@ async def test_one_process_too_many_is_refused(service: E2bService) -> None:
 async def test_the_time_of_the_call_is_that_of_the_process(caller: Caller) -> None:
     message = {"process": {"cmd": "sleep"}}
 
-    first, last = await caller.stream("Start", message, connect_timeout_ms="50")
+    first, last = await caller.stream("Start", message, connect_timeout_ms="500")
 
     assert first == (0, started(101))
     assert last[0] == 2
@@ -233,7 +236,7 @@ async def test_the_time_of_the_call_is_that_of_the_process(caller: Caller) -> No
 async def test_a_process_runs_out_of_time_although_its_client_has_left(caller: Caller) -> None:
     async with anyio.create_task_group() as tasks:
         message = {"process": {"cmd": "sleep"}}
-        talk = caller.begin(tasks, "Start", message, connect_timeout_ms="100")
+        talk = caller.begin(tasks, "Start", message, connect_timeout_ms="500")
         await talk.wait_for(b"start")
         talk.disconnect()
 
@@ -255,6 +258,13 @@ async def test_a_call_that_comes_too_late_starts_nothing(caller: Caller) -> None
     assert caller.agent.requests == []
 
 
+async def test_a_call_whose_time_ends_before_the_start_starts_nothing(sandbox: Sandbox) -> None:
+    message = StartRequest.model_validate({"process": {"cmd": "echo"}})
+
+    with pytest.raises(DeadlineError, match="before the process was started"):
+        make_request(message, "user", sandbox, 0.0)
+
+
 async def test_the_longest_time_that_can_be_said_is_taken(caller: Caller) -> None:
     message = {"process": {"cmd": "echo"}}
 
@@ -266,7 +276,7 @@ async def test_the_longest_time_that_can_be_said_is_taken(caller: Caller) -> Non
 async def test_the_time_of_a_connection_ends_the_connection_alone(caller: Caller) -> None:
     pid = await caller.run_on("sleep")
 
-    first, last = await caller.stream("Connect", {"process": {"pid": pid}}, connect_timeout_ms="30")
+    first, last = await caller.stream("Connect", {"process": {"pid": pid}}, connect_timeout_ms="99")
 
     assert first == (0, started(pid))
     assert last[1]["error"]["code"] == "deadline_exceeded"

@@ -34,6 +34,7 @@ from headrace.adapters.e2b.users import expand_path
 from headrace.engine.processes import MAX_STDIN, Process
 from headrace.engine.sandbox import Sandbox
 from headrace.model.errors import (
+    DeadlineError,
     InvalidRequestError,
     PathNotFoundError,
     ProcessNotFoundError,
@@ -75,7 +76,12 @@ async def connect(outgoing: Outgoing, message: Selected) -> None:
 def make_request(
     message: StartRequest, user: str, sandbox: Sandbox, timeout: float | None
 ) -> ProcessRequest:
-    """Give what the engine is asked for; raises InvalidRequestError."""
+    """Give what the engine is asked for; raises InvalidRequestError.
+
+    ``timeout`` is what is left of the call's time; raises DeadlineError if that is nothing.
+    """
+    if timeout == 0:
+        raise DeadlineError("the time of this call was over before the process was started")
     config = message.process
     if config is None or not config.cmd:
         raise InvalidRequestError("process.cmd must name a command")
