@@ -1,6 +1,7 @@
 """All tests, in every mode that this machine and user can have; scripts/test runs it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +34,10 @@ _USAGE = "usage: scripts/test [--mode root|rootless] [-- ARGUMENTS OF PYTEST]"
 def main(argv: Sequence[str]) -> int:
     """Run the tests in each mode and give the exit status: 0 if all passed."""
     modes, arguments = parse(argv)
+    # Whoever starts it in the background or by nohup has these ignored, and so would all programs
+    # that the tests start and interrupt.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     not_run = read_not_run(CHECKOUT / "tests" / "not-run.toml")
     outcomes: dict[Mode, str] = {}
     statuses: list[int] = []
