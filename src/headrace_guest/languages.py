@@ -1,6 +1,6 @@
 """The languages besides Python: which program runs each, and whether it is there for sandboxes.
 
-Looked for once, in the kernel fork server, whose root shows what sandboxes will see.
+Looked for once, in the driver fork server, whose root shows what sandboxes will see.
 """
 
 import re

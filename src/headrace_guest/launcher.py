@@ -243,9 +243,12 @@ class Launcher:
             raise RefusedError("wrong_state", f"sandbox {guest.name} is not running")
         if name in guest.kernels:
             raise RefusedError("already_exists", f"sandbox {guest.name} has a kernel {name}")
+        language = self._take_language(request)
+        is_python = language == languages.PYTHON
+        server = self._machine.kernels if is_python else self._machine.drivers
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         order = {
-            "language": self._take_language(request),
+            "language": language,
             "processes": guest.limits.processes,
             "open_files": guest.limits.open_files,
         }
@@ -266,7 +269,7 @@ class Launcher:
             self._finish_if_gone(guest)
 
         try:
-            self._machine.kernels.fork(order, [agent.pidfd, *fds, go_read], forked, failed)
+            server.fork(order, [agent.pidfd, *fds, go_read], forked, failed)
         except BaseException:
             guest.forking -= 1
             os.close(go_write)
@@ -283,7 +286,7 @@ class Launcher:
         if language not in languages.LANGUAGES:
             known = ", ".join(languages.LANGUAGES)
             raise RefusedError("invalid", f"language must be one of {known}, got {language!r}")
-        found = self._machine.kernels.facts.get("languages", {}).get(language, {})
+        found = self._machine.drivers.facts.get("languages", {}).get(language, {})
         if problem := found.get("problem"):
             raise RefusedError("unavailable", f"{language}: {problem}")
         return str(language)

@@ -32,6 +32,7 @@ class Machine:
     backend: cgroups.CgroupBackend
     agents: ForkServer
     kernels: ForkServer
+    drivers: ForkServer
     report: Mapping[str, Any]
     is_mapped: bool
     uses_watchdog: bool
@@ -39,9 +40,9 @@ class Machine:
     namespaces: idranges.NamespacePool | None
 
     @property
-    def servers(self) -> tuple[ForkServer, ForkServer]:
-        """Both fork servers."""
-        return (self.agents, self.kernels)
+    def servers(self) -> tuple[ForkServer, ...]:
+        """All fork servers."""
+        return (self.agents, self.kernels, self.drivers)
 
     def close(self) -> None:
         """End the fork servers, wait for all children (bounded), give everything back."""
@@ -84,6 +85,7 @@ def prepare(config: Mapping[str, Any], control: socket.socket) -> Machine:
         backend=backend,
         agents=_start_fork_server("agent", boot, prefix, mode),
         kernels=_start_fork_server("kernel", boot, prefix, mode),
+        drivers=_start_fork_server("driver", boot, prefix, mode),
         report={},
         is_mapped=is_mapped,
         uses_watchdog="memory" not in backend.enforced,
@@ -262,7 +264,7 @@ def _report(mode: str, machine: Machine, prefix: _Prefix) -> dict[str, Any]:
             "version": prefix.version,
             "missing": machine.kernels.facts.get("missing", []),
         },
-        "languages": machine.kernels.facts.get("languages", {}),
+        "languages": machine.drivers.facts.get("languages", {}),
         "service_python": sys.prefix,
     }
 

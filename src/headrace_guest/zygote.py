@@ -1,10 +1,11 @@
-"""The two fork servers: warm, single-threaded processes that sandboxes are forked from.
+"""The three fork servers: warm, single-threaded processes that sandboxes are forked from.
 
-The agent fork server makes PID 1 of each sandbox and stays small. The kernel fork server has
-imported what user code wants and makes kernels that join a sandbox. Both take orders from the
-launcher over one SEQPACKET socket, hold no secret and no path of the host, and reap their
-children as they end, in any order: killing a PID 1 waits until the kernels in its namespace are
-reaped.
+The agent fork server makes PID 1 of each sandbox. The kernel fork server has imported what user
+code wants and makes Python kernels, which join a sandbox. The driver fork server makes the kernels
+of the other languages; a fork takes the longer the more its parent has in memory, so it and the
+first one stay small. All take orders from the launcher over one SEQPACKET socket, hold no secret
+and no path of the host, and reap their children as they end, in any order: killing a PID 1 waits
+until the kernels in its namespace are reaped.
 
 Order: ``{"key", ...}`` with descriptors. Answer: ``{"key", "pid"}`` with a pidfd, or
 ``{"key", "error"}``. Notice: ``{"exited": pid, "status": wait status}``.
@@ -20,7 +21,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -38,7 +39,12 @@ _CHILD_FD = 200
 
 
 class Forkable(Protocol):
-    """What a fork server makes: how its children begin."""
+    """What a fork server makes: how its children begin.
+
+    ``facts`` is what the launcher is told when the fork server is ready.
+    """
+
+    facts: Mapping[str, object]
 
     def pid_namespace(self, fds: list[int]) -> int | None:
         """Give the descriptor whose pid namespace the child enters; None for a new one."""
@@ -70,21 +76,17 @@ def main(control_fd: int, boot_fd: int) -> None:
     control = socket.socket(fileno=control_fd)
     boot = Boot.read(boot_fd)
     program = seccomp.build_filter()
-    server: Forkable
-    facts: dict[str, object] = {}
-    if boot.role == "agent":
-        server = _AgentServer(boot, program)
-    else:
-        kernel_server = _KernelServer(boot, program)
-        facts = kernel_server.facts
-        server = kernel_server
+    kinds: Mapping[str, Callable[[Boot, bytes], Forkable]] = {
+        "agent": _AgentServer,
+        "kernel": _KernelServer,
+        "driver": _DriverServer,
+    }
+    server = kinds[boot.role](boot, program)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _serve(control, server, facts, boot)
+        _serve(control, server, boot)
 
 
-def _serve(
-    control: socket.socket, server: Forkable, facts: Mapping[str, object], boot: Boot
-) -> None:
+def _serve(control: socket.socket, server: Forkable, boot: Boot) -> None:
     threads = linux.count_threads()
     if threads != 1:
         raise RuntimeError(f"a fork server must have one thread, this one has {threads}")
@@ -104,7 +106,7 @@ def _serve(
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    control.send(json.dumps({"ready": os.getpid(), "facts": facts}).encode())
+    control.send(json.dumps({"ready": os.getpid(), "facts": server.facts}).encode())
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
@@ -215,6 +217,8 @@ def _await_go(go: int) -> None:
 class _AgentServer:
     """Makes PID 1 of new sandboxes. Descriptors: control socket, go pipe, user namespaces."""
 
+    facts: Mapping[str, object] = {}
+
     def __init__(self, boot: Boot, program: bytes) -> None:
         self._boot = boot
         self._program = program
@@ -257,24 +261,17 @@ class _AgentServer:
         return isolate.SandboxSpec(root, limits)
 
 
-class _KernelServer:
-    """Makes kernels. Descriptors: the agent's pidfd, event socket, stdout, stderr, go pipe."""
+class _JoiningServer:
+    """Makes what joins a sandbox. Descriptors: the agent's pidfd, event socket, stdout, stderr, go.
+
+    Its children have the environment that the user's processes have.
+    """
+
+    facts: Mapping[str, object]
 
     def __init__(self, boot: Boot, program: bytes) -> None:
         self._boot = boot
         self._program = program
-        # The agent's fork server stays small.
-        from headrace_guest import languages, python_kernel
-        from headrace_guest.kernels import driver, drivers
-
-        found = languages.find_programs()
-        self._drive = driver.serve
-        self._interpreters = drivers.make_interpreters(found)
-        self._kernel = python_kernel.prepare()
-        self.facts: dict[str, object] = {
-            "missing": list(self._kernel.missing),
-            "languages": {language: asdict(facts) for language, facts in found.items()},
-        }
         os.environ.clear()
         os.environ.update(isolate.base_environment(boot.path_prefix))
 
@@ -292,9 +289,44 @@ class _KernelServer:
         _await_go(go)
         for fd in (agent, stdout, stderr):
             os.close(fd)
-        if order["language"] == "python":
-            self._kernel.serve(socket.socket(fileno=events))
-        self._drive(self._interpreters[order["language"]], socket.socket(fileno=events))
+        self.serve(order["language"], socket.socket(fileno=events))
+
+    def serve(self, language: str, events: socket.socket) -> NoReturn:
+        """Be the kernel; takes ``events`` over."""
+        raise NotImplementedError
+
+
+class _KernelServer(_JoiningServer):
+    """Makes Python kernels."""
+
+    def __init__(self, boot: Boot, program: bytes) -> None:
+        from headrace_guest import python_kernel  # the other fork servers stay small
+
+        self._kernel = python_kernel.prepare()
+        self.facts = {"missing": list(self._kernel.missing)}
+        # Only now: what was imported looks for its directories in the environment.
+        super().__init__(boot, program)
+
+    def serve(self, language: str, events: socket.socket) -> NoReturn:
+        del language
+        self._kernel.serve(events)
+
+
+class _DriverServer(_JoiningServer):
+    """Makes the kernels of all other languages."""
+
+    def __init__(self, boot: Boot, program: bytes) -> None:
+        from headrace_guest import languages
+        from headrace_guest.kernels import driver, drivers
+
+        super().__init__(boot, program)
+        found = languages.find_programs()
+        self.facts = {"languages": {language: asdict(facts) for language, facts in found.items()}}
+        self._interpreters = drivers.make_interpreters(found)
+        self._serve = driver.serve
+
+    def serve(self, language: str, events: socket.socket) -> NoReturn:
+        self._serve(self._interpreters[language], events)
 
 
 def _read_limits(order: Mapping[str, Any], *, is_rootless: bool) -> isolate.ProcessLimits:

@@ -79,14 +79,14 @@ class RawEngine:
         self.guests.append(ours)
         return ours
 
-    def start_kernel(self, name: str, kernel: str) -> socket.socket:
+    def start_kernel(self, name: str, kernel: str, language: str = "python") -> socket.socket:
         ours, theirs = socket.socketpair()
         ours.settimeout(20)
         read, write = os.pipe()
         os.close(read)
         with theirs:
             fds = (theirs.fileno(), write, write)
-            answer = self.ask("kernel", fds, sandbox=name, kernel=kernel)
+            answer = self.ask("kernel", fds, sandbox=name, kernel=kernel, language=language)
         os.close(write)
         assert answer["ok"], answer
         assert first_frame(ours)["type"] == "ready"
@@ -230,7 +230,7 @@ def test_a_fork_server_that_dies_is_replaced_and_its_sandboxes_live_on(raw: RawE
         [raw.process.pid] if current_mode().value == "root" else children_of(raw.process.pid)
     )
     servers = [pid for pid in children_of(launcher) if parent_of(pid) == launcher]
-    assert len(servers) == 2
+    assert len(servers) == 3
     for pid in servers:
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
@@ -239,6 +239,7 @@ def test_a_fork_server_that_dies_is_replaced_and_its_sandboxes_live_on(raw: RawE
     raw.create("t")
     raw.start_kernel("t", "k")
     raw.start_kernel("s", "k2")
+    raw.start_kernel("s", "k3", "bash")
     for sock in (agent, kernel):
         sock.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -254,7 +255,7 @@ def test_nothing_is_left_when_the_engine_goes(raw: RawEngine) -> None:
     raw.create("s")
     raw.start_kernel("s", "k")
     family = children_of(raw.process.pid)
-    assert len(family) >= 4
+    assert len(family) >= 5
     assert raw.close() == 0
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
 

@@ -147,7 +147,7 @@ class LanguageReport:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:
-        """Read what the kernel fork server found."""
+        """Read what the driver fork server found."""
         problem = raw["problem"]
         text = None if problem is None else str(problem)
         return cls(str(raw["version"]), text, str(raw["package"]))
