@@ -1,5 +1,6 @@
 """A JavaScript or TypeScript context behaves as people know it from node's own prompt."""
 
+import shutil
 from typing import Any
 
 import anyio
@@ -8,6 +9,7 @@ import pytest
 from headrace.engine.sandbox import Sandbox
 from headrace.model.events import FinishReason, OutputWritten, ResultDisplayed
 from headrace.model.specs import ExecutionRequest, Language
+from headrace_guest.kernels.node import Node
 from tests.support.running import Outcome, run_python
 
 
@@ -319,3 +321,15 @@ async def test_no_interrupt_is_lost_that_comes_with_the_first_output(sandbox: Sa
         finished = await execution.wait()
         assert (finished.reason, finished.state_lost) == (FinishReason.INTERRUPTED, False)
     assert (await run(sandbox, "kept")).results[0].text == "30"
+
+
+@pytest.mark.parametrize(("is_typescript", "sources"), [(False, 4), (True, 5)])
+def test_what_was_compiled_ahead_is_taken_by_the_next_node(
+    is_typescript: bool, sources: int
+) -> None:
+    node = shutil.which("node", path="/usr/bin")
+    assert node is not None
+    interpreter = Node(node, is_typescript=is_typescript)
+    assert len(interpreter.compile_ahead()) == sources
+    # Now each source comes with its compiled form, and nothing is left to be compiled.
+    assert interpreter.compile_ahead() == []

@@ -40,7 +40,7 @@ class Child:
             ends = replace(ends, alarm=alarm)
         theirs = [fd for fd in (ends.channel, ends.program, ends.alarm) if fd is not None]
         try:
-            # No preexec_fn: it would copy the page tables of a process that has pandas loaded.
+            # No preexec_fn: it would copy the page tables of this process.
             process = subprocess.Popen(  # noqa: S603 - the program that was found at the start
                 interpreter.command(ends),
                 stdin=subprocess.DEVNULL,
@@ -128,6 +128,18 @@ class Child:
     def reap(self) -> int:
         """Give the wait status of the interpreter, which has ended."""
         return os.waitpid(self.pid, 0)[1]
+
+    def read_order(self) -> bytes:
+        """Give what the order file holds."""
+        return os.pread(self._order, os.fstat(self._order).st_size, 0)
+
+    def close(self) -> None:
+        """End the interpreter; a kernel does not need that, since it ends itself."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.reap()
+        for fd in (self.channel, self._order, self._alarm, self.pidfd):
+            if fd is not None:
+                os.close(fd)
 
 
 def _make_pair() -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The languages that have a driver: one class each, made where the program was found."""
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -9,6 +10,7 @@ from headrace_guest.kernels.java import Java
 from headrace_guest.kernels.node import Node
 from headrace_guest.kernels.r import R
 from headrace_guest.languages import Found
+from headrace_guest.protocol import ProtocolError
 
 _CLASSES: Mapping[str, Callable[[str], Interpreter]] = {
     "bash": Bash,
@@ -20,9 +22,19 @@ _CLASSES: Mapping[str, Callable[[str], Interpreter]] = {
 
 
 def make_interpreters(found: Mapping[str, Found]) -> dict[str, Interpreter]:
-    """Make those whose program is there; each reads its own files now, in the fork server."""
-    return {
+    """Make those whose program is there, with all that a start of it need not do again.
+
+    Each reads its own files now, in the fork server, and node compiles them.
+    """
+    made = {
         language: _CLASSES[language](facts.path)
         for language, facts in found.items()
         if facts.path is not None
     }
+    for interpreter in made.values():
+        if isinstance(interpreter, Node):
+            try:
+                interpreter.compile_ahead()
+            except (OSError, ProtocolError) as error:
+                sys.stderr.write(f"headrace: each start of node takes longer: {error}\n")
+    return made

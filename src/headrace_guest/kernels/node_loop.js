@@ -13,7 +13,7 @@ const vm = require("node:vm");
 const { createRequire, SourceMap } = require("node:module");
 const { Writable } = require("node:stream");
 
-const { channel, order, alarm, acorn, rewrite, typeScript, values } = given;
+const { channel, order, alarm, acorn, keepCompiled, rewrite, typeScript, values } = given;
 const { bundleOf, cleanBundle, describe, isFrame } = values;
 const { stringify } = JSON;
 const nap = new Int32Array(new SharedArrayBuffer(4));
@@ -378,6 +378,7 @@ async function execute(order) {
   }
   running = null;
   surroundings.leave();
+  if (order.keeps_compiled) keepCompiled();
   say({ type: "done", status, exit_code: null });
 }
 

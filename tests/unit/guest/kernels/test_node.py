@@ -2,8 +2,13 @@
 
 import json
 
+import pytest
+
+from headrace_guest.kernels.drivers import make_interpreters
 from headrace_guest.kernels.interpreter import Ends, Order
 from headrace_guest.kernels.node import Node
+from headrace_guest.languages import Found
+from headrace_guest.protocol import ProtocolError
 
 
 def parts_of(node: Node) -> dict[str, bytes]:
@@ -34,3 +39,19 @@ def test_no_word_of_the_command_is_too_long_for_the_kernel() -> None:
     words = Node("/usr/bin/node", is_typescript=True).command(Ends(200, 201, 202, 203))
     assert all(len(word) < 128 * 1024 for word in words)
     assert words[-4:] == ["200", "201", "202", "203"]
+
+
+def test_a_node_that_compiles_nothing_ahead_is_as_before() -> None:
+    node = Node("/bin/false", is_typescript=False)
+    program = node.program
+    with pytest.raises(ProtocolError, match="node ended"):
+        node.compile_ahead()
+    assert node.program == program
+
+
+def test_what_cannot_be_compiled_ahead_is_told_and_costs_no_language(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    found = Found("/bin/false", "20.12", None, "nodejs")
+    assert make_interpreters({"javascript": found}).keys() == {"javascript"}
+    assert "each start of node takes longer: node ended" in capfd.readouterr().err
