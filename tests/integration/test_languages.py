@@ -364,6 +364,23 @@ async def test_contexts_are_apart_and_run_in_parallel(sandbox: Sandbox, case: Ca
     await waiting.wait()
 
 
+async def test_the_interpreter_of_a_new_context_starts_before_there_is_code(
+    sandbox: Sandbox, case: Case
+) -> None:
+    look = (
+        "import contextlib, glob, os\n"
+        "for link in glob.glob('/proc/[0-9]*/exe'):\n"
+        "    with contextlib.suppress(OSError):\n"
+        "        print(os.path.basename(os.readlink(link)))"
+    )
+    programs = {"javascript": "node", "typescript": "node", "r": "R"}
+    program = programs.get(case.language, case.language.value)
+    await sandbox.create_context(ContextSpec(case.language))
+    with anyio.fail_after(20):
+        while program not in (await run_python(sandbox, look)).stdout.split():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 async def test_output_of_a_child_process_arrives(sandbox: Sandbox, case: Case) -> None:
     assert (await run(sandbox, case, case.run_echo)).stdout == "from a child\n"
 

@@ -338,8 +338,11 @@ class Context:
         self._move(ContextState.BUSY)
         execution.start(self._count)
         if not kernel.is_configured:
-            kernel.configure({**self._sandbox_env(), **self.spec.env}, self.spec.cwd)
+            self._configure(kernel)
         kernel.begin(execution.id, execution.log, execution.order)
+
+    def _configure(self, kernel: Kernel) -> None:
+        kernel.configure({**self._sandbox_env(), **self.spec.env}, self.spec.cwd)
 
     def _take_next(self) -> Execution:
         execution = self._queue.popleft()
@@ -429,6 +432,10 @@ class Context:
         try:
             with anyio.fail_after(self._settings.kernel_start_timeout):
                 await kernel.launch()
+                if self.spec.language is not Language.PYTHON:
+                    # Its interpreter may start while the first code is on its way.
+                    self._configure(kernel)
+                    kernel.warm_up()
                 await kernel.await_ready()
         except (HeadraceError, TimeoutError) as error:
             message = (

@@ -176,7 +176,10 @@ class Kernel:
         self._send({"type": "configure", "env": dict(env), "cwd": cwd})
 
     def warm_up(self) -> None:
-        """Let the kernel take the usual first steps ahead, while nobody waits for it."""
+        """Let the kernel take the usual first steps ahead, while nobody waits for it.
+
+        A driver starts its interpreter; it must have been configured.
+        """
         self._send({"type": "warm"})
 
     def begin(

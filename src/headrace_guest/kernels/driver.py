@@ -102,9 +102,12 @@ class _Driver:
             elif kind == "configure":
                 os.environ.update(frame["env"])
                 self._directory = frame["cwd"]
+            elif kind == "warm" and self._child is None:
+                with contextlib.suppress(OSError):  # the first execution tries again, and says why
+                    self._start()
             elif kind == "exit":
                 return False
-            # There is nothing to warm, and nobody asks for input.
+            # Nobody asks for input.
             frame = self._events.receive() if self._events.has_frame else None
         return True
 
