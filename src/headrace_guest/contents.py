@@ -90,7 +90,8 @@ def _copy_piece(source: int, target: int, offset: int, size: int) -> int:
 class WriteRequest:
     """What is to be written; without ``mode`` a file keeps its own, and a new one gets 0644.
 
-    Without ``attributes`` a file keeps those that users noted.
+    Without ``attributes`` a file keeps those that users noted; with ``keeps_owner`` its owner, else
+    a file that can be replaced becomes the writer's.
     """
 
     path: bytes
@@ -98,13 +99,14 @@ class WriteRequest:
     create_parents: bool = False
     append: bool = False
     attributes: Attributes | None = None
+    keeps_owner: bool = True
 
 
 def write_file(request: WriteRequest, data: int, may_commit: Callable[[], None]) -> dict[str, Json]:
     """Make a file of what the pipe brings until its end, all of it or nothing.
 
     The bytes wait in a file without a name. ``may_commit`` returns when they may become the
-    file, or raises. A symbolic link is followed; mode and owner of an existing file are kept.
+    file, or raises. A symbolic link is followed; the mode of an existing file is kept.
     Appending goes to the file itself, so that others who hold it open see it grow. Where the
     directory does not let a file be replaced, the file's content is.
 
@@ -239,8 +241,9 @@ class _Spool:
                 make_parents(self._parent)
         else:
             mode = stat.S_IMODE(before.st_mode)
-            if (before.st_uid, before.st_gid) != (own.st_uid, own.st_gid):
-                os.fchown(self.fd, before.st_uid, before.st_gid)
+            owners = (before.st_uid, before.st_gid)
+            if request.keeps_owner and owners != (own.st_uid, own.st_gid):
+                os.fchown(self.fd, *owners)
             attributes.copy(self._target, self.fd)
         os.fchmod(self.fd, mode if request.mode is None else request.mode)
         self._note(self.fd, request)

@@ -42,6 +42,8 @@ FORK_SERVER_CAPS = (
     linux.CAP_SYS_PTRACE,
     linux.CAP_SYS_ADMIN,
 )
+_FILE_CAPS = (linux.CAP_DAC_OVERRIDE, linux.CAP_FOWNER)
+"""What work on files needs so that no file's owner or mode is in its way."""
 _JOINED = (
     linux.CLONE_NEWNS
     | linux.CLONE_NEWNET
@@ -100,12 +102,20 @@ class Identity:
     is_rootless: bool
     limits: ProcessLimits
 
-    def become(self, user: str) -> None:
-        """Take the ids and capabilities of ``user``; PermissionError if there is no such."""
+    def become(self, user: str, *, is_privileged: bool = False) -> None:
+        """Take the ids and capabilities of ``user``; PermissionError if there is no such.
+
+        With ``is_privileged`` the user's files are made, but root's rights count, if there is a
+        root. That is for our own work on files: a program that it ran would be root.
+        """
         if user == "root" and self.is_rootless:
             raise PermissionError("user 'root' needs root mode; this sandbox has one user only")
         if user == "root":
             linux.set_capabilities(ROOT_CAPS, ROOT_CAPS)
+        elif is_privileged and not self.is_rootless:
+            os.setgroups([])
+            linux.set_file_ids(USER_ID, USER_ID)
+            linux.set_capabilities(_FILE_CAPS, _FILE_CAPS)
         else:
             _become_user(is_rootless=self.is_rootless)
 

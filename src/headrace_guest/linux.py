@@ -217,6 +217,18 @@ def set_capabilities(permitted: Iterable[int], effective: Iterable[int]) -> None
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
 
+def set_file_ids(user: int, group: int) -> None:
+    """Act on files as this user and group: what is made belongs to them; setfsuid(2).
+
+    Leaving 0 takes the capabilities that concern files out of the effective set.
+    """
+    _libc.setfsgid(group)
+    _libc.setfsuid(user)
+    # They give the former id, whatever happens; only a second call tells whether it is another.
+    if (_libc.setfsuid(-1), _libc.setfsgid(-1)) != (user, group):
+        raise PermissionError(f"the ids {user} and {group} for files are refused")
+
+
 def limit_bounding_set(keep: Iterable[int] = ()) -> None:
     """Drop every capability but ``keep`` from the bounding set, and all ambient ones.
 

@@ -64,6 +64,7 @@ def _prepare_write(message: Mapping[str, Any]) -> Work:
         create_parents=take(message, "create_parents", bool),
         append=take(message, "append", bool),
         attributes=attributes.take_attributes(message),
+        keeps_owner=not _take_privilege(message),
     )
     return lambda data, may_commit: contents.write_file(request, data, may_commit)
 
@@ -138,6 +139,10 @@ def _take_prefix(message: Mapping[str, Any]) -> bytes | None:
     return None if message.get(key) is None else attributes.take_prefix(message, key)
 
 
+def _take_privilege(message: Mapping[str, Any]) -> bool:
+    return "privileged" in message and bool(take(message, "privileged", bool))
+
+
 def _take_mode(message: Mapping[str, Any]) -> int | None:
     return None if message.get("mode") is None else take_number(message, "mode", 0, 0o7777)
 
@@ -177,13 +182,14 @@ def start_file_operation(
     if action is None:
         raise ProtocolError(f"unknown action {name[:80]!r}, expected one of {', '.join(ACTIONS)}")
     work, user = action.prepare(message), take_user(message)
+    is_privileged = _take_privilege(message)
     timeout = _take_timeout(message, action.timeout)
     if len(fds) != int(action.has_data):
         raise ProtocolError(f"{name} takes {int(action.has_data)} descriptors, got {len(fds)}")
     data = fds[0] if fds else -1
 
     def run(status: socket.socket) -> Mapping[str, Json]:
-        become_user(identity, user)
+        become_user(identity, user, is_privileged=is_privileged)
         identity.limit()
         files.accept_stop()
         if data >= 0:

@@ -295,8 +295,11 @@ def _base_env(user: str, has_terminal: bool, path_prefix: str | None) -> dict[by
 class Identity(Protocol):
     """Who the agent's children may become."""
 
-    def become(self, user: str) -> None:
-        """Take a user's ids and capabilities for good; PermissionError if there is no such."""
+    def become(self, user: str, *, is_privileged: bool = False) -> None:
+        """Take a user's ids and capabilities for good; PermissionError if there is no such.
+
+        With ``is_privileged`` only what is made is the user's, and root's rights count.
+        """
 
     def limit(self) -> None:
         """Take the resource limits of a sandbox's processes."""
@@ -324,10 +327,10 @@ def _enter(directory: bytes) -> None:
         raise operation_error(error, what) from error
 
 
-def become_user(identity: Identity, user: str) -> None:
-    """Take a user's ids for good; raises OperationError if that is refused."""
+def become_user(identity: Identity, user: str, *, is_privileged: bool = False) -> None:
+    """Take a user's ids for good, see `Identity.become`; raises OperationError if refused."""
     try:
-        identity.become(user)
+        identity.become(user, is_privileged=is_privileged)
     except PermissionError as error:
         raise OperationError("permission_denied", str(error)) from error
     except OSError as error:

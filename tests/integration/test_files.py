@@ -11,10 +11,12 @@ from headrace.model.errors import (
     HeadraceError,
     InvalidRequestError,
     NotFoundError,
+    PermissionDeniedError,
 )
 from headrace.model.events import FileChange, FileChanged, WatchStarted
 from headrace.model.files import FileAttributes, FileType
 from headrace.model.specs import MIB
+from tests.support.modes import Mode
 from tests.support.running import run_process, run_python
 
 
@@ -29,6 +31,32 @@ async def test_a_written_file_belongs_to_the_user(sandbox: Sandbox) -> None:
     await sandbox.files.write("mine", b"x")
     info = await sandbox.files.stat("mine")
     assert (info.owner, info.type, info.size) == ("user", FileType.FILE, 1)
+
+
+async def test_privileged_work_needs_no_right_and_is_the_users(
+    sandbox: Sandbox, mode: Mode
+) -> None:
+    await run_process(sandbox, "mkdir", "-m", "0", "closed")
+    files = sandbox.files.privileged
+    if mode is Mode.ROOTLESS:
+        with pytest.raises(PermissionDeniedError):
+            await files.write("/home/user/closed/f", b"x")
+        return
+    await files.write("/home/user/closed/f", b"x")
+    await files.make_dir("/srv/a/b", parents=True)
+    await files.move("/home/user/closed/f", "/root/deep/g", create_parents=True)
+    for path in ("/srv/a", "/srv/a/b", "/root/deep", "/root/deep/g"):
+        info = await files.stat(path)
+        assert (info.owner, info.group) == ("user", "user"), path
+    await files.set_mode("/etc/hostname", 0o600)
+    assert [each.name for each in await files.list("/root/deep")] == ["g"]
+    assert await files.remove("/root/deep", recursive=True)
+    assert (await files.stat("/root")).owner == "root"
+    await sandbox.files.write("/etc/other", b"root's", user="root")
+    await files.write("/etc/other", b"the user's now")
+    assert (await files.stat("/etc/other")).owner == "user"
+    with pytest.raises(PermissionDeniedError):
+        await sandbox.files.read_bytes("/etc/hostname", limit=MIB)
 
 
 @pytest.mark.timeout(120)

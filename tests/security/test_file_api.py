@@ -59,15 +59,17 @@ async def test_no_race_of_links_leads_to_a_file_of_the_host(
     code = RACE.format(target=host_file)
     racer = await sandbox.start_process(ProcessRequest((PYTHON, "-Ic", code)))
     seen: set[bytes] = set()
-    for path in [f"/home/user/race/link{host_file}", "/home/user/race/link/secret"] * 100:
+    paths = [f"/home/user/race/link{host_file}", "/home/user/race/link/secret"]
+    ways = [(path, files) for path in paths for files in (sandbox.files, sandbox.files.privileged)]
+    for path, files in ways * 50:
         with contextlib.suppress(HeadraceError):
-            seen.add(await sandbox.files.read_bytes(path, limit=100))
-        await _ignore(sandbox.files.write(path, b"overwritten"))
-        await _ignore(sandbox.files.set_mode(path, 0o777))
-        await _ignore(sandbox.files.move(path, f"{path}.moved"))
-        await _ignore(sandbox.files.remove(path))
-        await _ignore(sandbox.files.list("/home/user/race/link"))
-        await _ignore(sandbox.files.make_dir(f"{path}.dir"))
+            seen.add(await files.read_bytes(path, limit=100))
+        await _ignore(files.write(path, b"overwritten"))
+        await _ignore(files.set_mode(path, 0o777))
+        await _ignore(files.move(path, f"{path}.moved"))
+        await _ignore(files.remove(path))
+        await _ignore(files.list("/home/user/race/link"))
+        await _ignore(files.make_dir(f"{path}.dir"))
     await sandbox.files.write("/home/user/stop", b"")
     await racer.wait()
     assert SECRET not in seen
@@ -91,8 +93,9 @@ async def test_links_to_the_outside_lead_nowhere(sandbox: Sandbox, host_file: st
     )
     await run_python(sandbox, code)
     for name in ("link", "agent", "environ"):
-        with pytest.raises(HeadraceError):
-            await sandbox.files.read_bytes(f"/home/user/{name}", limit=100)
+        for files in (sandbox.files, sandbox.files.privileged):
+            with pytest.raises(HeadraceError):
+                await files.read_bytes(f"/home/user/{name}", limit=100)
 
 
 async def test_file_operations_have_the_rights_of_the_user_only(
@@ -112,6 +115,22 @@ async def test_file_operations_have_the_rights_of_the_user_only(
             await sandbox.files.write(path, b"x", append=True)
     with pytest.raises(HeadraceError):
         await sandbox.files.set_mode("/usr/bin/env", 0o4777)
+
+
+async def test_privileged_file_operations_stay_in_the_sandbox(sandbox: Sandbox) -> None:
+    """Threat (41): what no right of the sandbox holds up reaches the agent or the host."""
+    files = sandbox.files.privileged
+    for path in ("/proc/1/environ", "/proc/1/mem", "/proc/1/maps"):
+        with pytest.raises(PermissionDeniedError):
+            await files.read_bytes(path, limit=100)
+    for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+        with pytest.raises(HeadraceError):
+            await files.write(path, b"x", append=True)
+        with pytest.raises(HeadraceError):
+            await files.set_mode(path, 0o4777)
+    await files.write("/home/user/tool", b"#!/bin/sh\n", mode=0o6755)
+    info = await files.stat("/home/user/tool")
+    assert (info.owner, info.group) == ("user", "user")
 
 
 async def test_a_setuid_bit_does_not_survive_as_root(sandbox: Sandbox) -> None:

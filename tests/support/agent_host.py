@@ -34,8 +34,8 @@ class FakeIdentity:
     def __init__(self, before: Callable[[], None] | None = None) -> None:
         self._before = before
 
-    def become(self, user: str) -> None:
-        if user == "root":
+    def become(self, user: str, *, is_privileged: bool = False) -> None:
+        if user == "root" or is_privileged:
             raise PermissionError("user 'root' needs root mode")
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if self._before is not None:

@@ -44,16 +44,28 @@ class Files:
     ``user`` is whose rights count, ``user`` or ``root``.
     """
 
-    def __init__(self, agent: AgentConnection, watches: Watches) -> None:
+    def __init__(
+        self, agent: AgentConnection, watches: Watches, *, is_privileged: bool = False
+    ) -> None:
         self._agent = agent
         self._watches = watches
+        self._privilege = {"privileged": True} if is_privileged else {}
+
+    @property
+    def privileged(self) -> "Files":
+        """The same files, and no right that ``user`` has not is in the way.
+
+        What is made or written anew belongs to ``user`` all the same. Where a sandbox has no root
+        (rootless mode), rights count as ever.
+        """
+        return Files(self._agent, self._watches, is_privileged=True)
 
     def read(
         self, path: str, *, offset: int = 0, length: int | None = None, user: str = "user"
     ) -> "FileReader":
         """Open a file for reading; use it with ``async with`` and ``async for``."""
         _check_range(offset, length)
-        fields = {**_where(path, user), "offset": offset, "length": length}
+        fields = {**self._where(path, user), "offset": offset, "length": length}
         return FileReader(self._agent, fields)
 
     async def read_bytes(self, path: str, *, limit: int, user: str = "user") -> bytes:
@@ -92,7 +104,7 @@ class Files:
         """
         _check_mode(mode)
         fields = {
-            **_where(path, user),
+            **self._where(path, user),
             "action": "write",
             "mode": mode,
             "create_parents": create_parents,
@@ -139,7 +151,7 @@ class Files:
         check_whole("depth", depth, 1, _MAX_DEPTH)
         entries: list[FileInfo] = []
         prefix = _check_prefix(attributes_prefix)
-        fields = {**_where(path, user), "action": "list", "depth": depth, **prefix}
+        fields = {**self._where(path, user), "action": "list", "depth": depth, **prefix}
         async with Lines(self._agent, fields) as lines:
             async for line in lines.follow():
                 entries.append(read_entry(line))
@@ -155,7 +167,7 @@ class Files:
     ) -> FileInfo:
         """Give what is known of a path; a symbolic link is not followed."""
         prefix = _check_prefix(attributes_prefix)
-        value = await self._ask({**_where(path, user), "action": "stat", **prefix})
+        value = await self._ask({**self._where(path, user), "action": "stat", **prefix})
         return read_entry(read_field(value, "entry", dict))
 
     async def exists(self, path: str, *, user: str = "user") -> bool:
@@ -182,7 +194,7 @@ class Files:
         """
         _check_mode(mode)
         fields = {
-            **_where(path, user),
+            **self._where(path, user),
             "action": "make_dir",
             "parents": parents,
             "exist_ok": exist_ok,
@@ -202,6 +214,7 @@ class Files:
             "destination": resolve_path("destination", destination),
             "create_parents": create_parents,
             "user": user,
+            **self._privilege,
         }
         return read_entry(read_field(await self._ask(fields), "entry", dict))
 
@@ -210,7 +223,7 @@ class Files:
     ) -> bool:
         """Remove a file or directory; says whether there was one."""
         fields = {
-            **_where(path, user),
+            **self._where(path, user),
             "action": "remove",
             "recursive": recursive,
             "missing_ok": missing_ok,
@@ -221,7 +234,7 @@ class Files:
     async def set_mode(self, path: str, mode: int, *, user: str = "user") -> None:
         """Set the permission bits."""
         _check_mode(mode)
-        await self._ask({**_where(path, user), "action": "set_mode", "mode": mode})
+        await self._ask({**self._where(path, user), "action": "set_mode", "mode": mode})
 
     async def set_attributes(
         self, path: str, attributes: FileAttributes, *, user: str = "user"
@@ -232,7 +245,7 @@ class Files:
         can hold none.
         """
         fields = {
-            **_where(path, user),
+            **self._where(path, user),
             "action": "set_attributes",
             "attributes": _encode_attributes(attributes),
         }
@@ -252,12 +265,16 @@ class Files:
         With ``tells_modes`` a file that `write` made is told to have got its mode, too.
         """
         fields = {
-            **_where(path, user),
+            **self._where(path, user),
             "action": "watch",
             "recursive": recursive,
             "tells_modes": tells_modes,
         }
         return await self._watches.start(str(fields["path"]), fields)
+
+    def _where(self, path: str, user: str) -> dict[str, object]:
+        check_user(user)
+        return {"path": resolve_path("path", path), "user": user, **self._privilege}
 
     async def _ask(self, fields: Mapping[str, object]) -> Mapping[str, Any]:
         return await self._agent.ask("file", fields)
@@ -341,11 +358,6 @@ async def _send(data: bytes | AsyncIterable[bytes], writer: PipeWriter) -> None:
         return
     async for chunk in data:
         await writer.write(chunk, timeout=STALL)
-
-
-def _where(path: str, user: str) -> dict[str, object]:
-    check_user(user)
-    return {"path": resolve_path("path", path), "user": user}
 
 
 def _encode_attributes(attributes: FileAttributes | None) -> dict[str, object] | None:

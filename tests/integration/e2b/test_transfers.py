@@ -19,6 +19,7 @@ from headrace.engine.engine import Engine
 from headrace.engine.sandbox import Sandbox
 from headrace.model.specs import MIB, Limits, SandboxSpec
 from tests.support.e2b_http import PATIENCE, ask_token, call, open_client, sh
+from tests.support.modes import Mode
 from tests.support.serving import InProcessServer, open_server
 
 LARGE = 200 * MIB
@@ -68,17 +69,33 @@ async def test_contents_go_in_and_come_out_in_every_form(
         assert (part.status_code, part.content) == (206, data[100:300])
 
 
-async def test_what_cannot_be_read_or_written_is_refused(
-    client: httpx.AsyncClient, sandbox: Sandbox
+async def test_no_right_is_in_the_way_where_there_is_a_root(
+    client: httpx.AsyncClient, sandbox: Sandbox, mode: Mode
 ) -> None:
     await sh(
         sandbox,
-        "mkdir d; echo old > f; mkfifo fifo; chmod 400 f; mkdir locked; chmod 500 locked;"
-        "touch secret; chmod 0 secret",
+        "echo old > f; chmod 400 f; mkdir locked; chmod 500 locked; touch secret; chmod 0 secret",
     )
     raw = {"content-type": "application/octet-stream"}
-    reads = {"d": 400, "fifo": 400, "none": 404, "f/below": 400, "secret": 403, "a" * 300: 400}
-    writes = {"d": 400, "fifo": 400, "f/below": 400, "f": 403, "locked/x": 403, "a" * 300: 400}
+    status = 200 if mode is Mode.ROOT else 403
+    assert (await client.get("/files?path=secret")).status_code == status
+    others = ("/root/x", "/app/deep/x", "/etc/hostname") if mode is Mode.ROOT else ()
+    for path in ("f", "locked/x", *others):
+        reply = await client.post(f"/files?path={path}", content=b"new", headers=raw)
+        assert reply.status_code == status, path
+        if mode is Mode.ROOT:
+            assert (await client.get(f"/files?path={path}")).content == b"new"
+            entry = (await call(client, "Stat", path=path))["entry"]
+            assert (entry["owner"], entry["group"]) == ("user", "user")
+
+
+async def test_what_cannot_be_read_or_written_is_refused(
+    client: httpx.AsyncClient, sandbox: Sandbox
+) -> None:
+    await sh(sandbox, "mkdir d; echo old > f; mkfifo fifo")
+    raw = {"content-type": "application/octet-stream"}
+    reads = {"d": 400, "fifo": 400, "none": 404, "f/below": 400, "a" * 300: 400}
+    writes = {"d": 400, "fifo": 400, "f/below": 400, "a" * 300: 400}
     for path, status in reads.items():
         assert (await client.get(f"/files?path={path}")).status_code == status, path
     for path, status in writes.items():
@@ -100,8 +117,6 @@ async def test_what_cannot_be_read_or_written_is_refused(
         "d",
         "f",
         "fifo",
-        "locked",
-        "secret",
     }
 
 

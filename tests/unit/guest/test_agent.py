@@ -254,7 +254,7 @@ def test_nothing_is_imported_after_the_start() -> None:
         import builtins, os, socket, sys
         from headrace_guest import agent
         class Identity:
-            def become(self, user): pass
+            def become(self, user, *, is_privileged): pass
             def limit(self): pass
         real = builtins.__import__
         def refuse(name, *rest):

@@ -97,8 +97,11 @@ def test_a_child_that_ends_without_a_word_is_a_failure(monkeypatch: pytest.Monke
 
 
 def test_a_user_that_the_sandbox_cannot_give_is_permission_denied(host: AgentHost) -> None:
-    answer = host.call_file("stat", path="/", user="root")
-    assert (answer.error, answer.detail) == ("permission_denied", "user 'root' needs root mode")
+    for fields in ({"user": "root"}, {"user": "user", "privileged": True}):
+        answer = host.call_file("stat", path="/", **fields)
+        assert (answer.error, answer.detail) == ("permission_denied", "user 'root' needs root mode")
+    assert host.call_file("stat", path="/", privileged=False).error is None
+    assert host.call_file("stat", path="/", privileged=1).error == "invalid"
 
 
 def test_a_child_holds_nothing_of_the_agents(monkeypatch: pytest.MonkeyPatch) -> None:

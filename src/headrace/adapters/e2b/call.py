@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from headrace.adapters.e2b.exchange import Exchange
 from headrace.adapters.e2b.registry import Registry
 from headrace.adapters.e2b.users import read_user
+from headrace.engine.files import Files
 from headrace.engine.sandbox import Sandbox
 from headrace.engine.tenancy import TenantEngine
 
@@ -35,6 +36,11 @@ class Call:
     def user(self) -> str:
         """The user that ``Authorization: Basic`` names; raises UnauthenticatedError."""
         return read_user(self.exchange.header(b"authorization"))
+
+    @property
+    def files(self) -> Files:
+        """The files as clients of the vendor know them: no right is in the way."""
+        return self.sandbox.files.privileged
 
 
 class ControlCall:

@@ -198,11 +198,15 @@ test('what cannot be read is told', sandboxed(async (sandbox) => {
   await assert.rejects(sandbox.files.write('d', 'x'), SandboxError)
 }))
 
-test('root may read what the user may not', sandboxed(async (sandbox) => {
+test('files are written everywhere and belong to who is named', sandboxed(async (sandbox) => {
   await sandbox.files.write('/root/secret', 'of root', { user: 'root' })
+  assert.equal((await sandbox.files.getInfo('/root/secret', { user: 'root' })).owner, 'root')
 
-  await assert.rejects(sandbox.files.read('/root/secret'), SandboxError)
-  assert.equal(await sandbox.files.read('secret', { user: 'root' }), 'of root')
+  assert.equal(await sandbox.files.read('/root/secret'), 'of root')
+  await sandbox.files.write('/app/deep/f', 'mine')
+  await sandbox.commands.run('echo more >> /app/deep/f')
+  assert.equal(await sandbox.files.read('/app/deep/f'), 'minemore\n')
+  assert.equal((await sandbox.files.getInfo('/app/deep/f')).owner, 'user')
 }))
 
 test('a full disk is told', sandboxed(async (sandbox) => {

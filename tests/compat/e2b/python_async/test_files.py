@@ -261,16 +261,22 @@ async def test_an_unknown_user_has_no_files(sandbox: AsyncSandbox) -> None:
         await sandbox.files.list("/", user="nobody-of-that-name")
 
 
-async def test_root_may_read_what_the_user_may_not(sandbox: AsyncSandbox) -> None:
+async def test_files_are_written_everywhere_and_belong_to_the_user(
+    sandbox: AsyncSandbox,
+) -> None:
     await sandbox.files.write("/root/secret", "of root", user="root")
-
-    with pytest.raises(SandboxException):
-        await sandbox.files.read("/root/secret")
-    with pytest.raises(SandboxException):
-        await sandbox.files.write("/etc/passwd", "mine")
-    assert await sandbox.files.read("secret", user="root") == "of root"
     info = await sandbox.files.get_info("/root/secret", user="root")
     assert info.owner == "root"
+    assert await sandbox.files.read("secret", user="root") == "of root"
+
+    assert await sandbox.files.read("/root/secret") == "of root"
+    await sandbox.files.write("/app/deep/f", "mine")
+    await sandbox.files.write("/root/secret", "mine now")
+    await sandbox.commands.run("echo more >> /app/deep/f")
+
+    for path, text in (("/app/deep/f", "minemore\n"), ("/root/secret", "mine now")):
+        assert await sandbox.files.read(path) == text
+        assert (await sandbox.files.get_info(path)).owner == "user"
 
 
 async def test_a_full_disk_is_told(sandbox: AsyncSandbox) -> None:

@@ -262,16 +262,22 @@ def test_an_unknown_user_has_no_files(sandbox: Sandbox) -> None:
         sandbox.files.list("/", user="nobody-of-that-name")
 
 
-def test_root_may_read_what_the_user_may_not(sandbox: Sandbox) -> None:
+def test_files_are_written_everywhere_and_belong_to_the_user(
+    sandbox: Sandbox,
+) -> None:
     sandbox.files.write("/root/secret", "of root", user="root")
-
-    with pytest.raises(SandboxException):
-        sandbox.files.read("/root/secret")
-    with pytest.raises(SandboxException):
-        sandbox.files.write("/etc/passwd", "mine")
-    assert sandbox.files.read("secret", user="root") == "of root"
     info = sandbox.files.get_info("/root/secret", user="root")
     assert info.owner == "root"
+    assert sandbox.files.read("secret", user="root") == "of root"
+
+    assert sandbox.files.read("/root/secret") == "of root"
+    sandbox.files.write("/app/deep/f", "mine")
+    sandbox.files.write("/root/secret", "mine now")
+    sandbox.commands.run("echo more >> /app/deep/f")
+
+    for path, text in (("/app/deep/f", "minemore\n"), ("/root/secret", "mine now")):
+        assert sandbox.files.read(path) == text
+        assert (sandbox.files.get_info(path)).owner == "user"
 
 
 def test_a_full_disk_is_told(sandbox: Sandbox) -> None:

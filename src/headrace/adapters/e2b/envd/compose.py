@@ -20,7 +20,7 @@ async def compose(call: Call) -> None:
     """
     request = await call.exchange.read_body(Compose)
     user = check_username(request.username or DEFAULT_USER)
-    files = call.sandbox.files
+    files = call.files
     destination = absolute_path(request.destination, user)
     sources = [absolute_path(each, user) for each in request.source_paths]
     for source in sources:

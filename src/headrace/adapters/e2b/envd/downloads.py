@@ -67,7 +67,7 @@ async def download(call: Call, path: str, user: str) -> None:
 
     Raises NotAcceptableError, RangeNotSatisfiableError, and what reading the file raises.
     """
-    exchange, files = call.exchange, call.sandbox.files
+    exchange, files = call.exchange, call.files
     accepted = exchange.header(b"accept-encoding")
     encoding = choose_encoding(accepted)
     if encoding is None:

@@ -22,7 +22,7 @@ async def stat(call: Call, request: AtPath) -> Mapping[str, Any]:
 async def list_dir(call: Call, request: ListDir) -> Mapping[str, Any]:
     """Tell what is below a directory."""
     user = call.user
-    found = await call.sandbox.files.list(
+    found = await call.files.list(
         absolute_path(request.path, user),
         depth=min(request.depth or 1, _MAX_DEPTH),
         user=user,
@@ -35,7 +35,7 @@ async def make_dir(call: Call, request: AtPath) -> Mapping[str, Any]:
     """Make a directory, and those above it."""
     user = call.user
     path = absolute_path(request.path, user)
-    await call.sandbox.files.make_dir(path, parents=True, user=user)
+    await call.files.make_dir(path, parents=True, user=user)
     return await _show(call, path, user)
 
 
@@ -47,7 +47,7 @@ async def move(call: Call, request: Move) -> Mapping[str, Any]:
     source, destination = (
         absolute_path(each, user) for each in (request.source, request.destination)
     )
-    await call.sandbox.files.move(source, destination, create_parents=True, user=user)
+    await call.files.move(source, destination, create_parents=True, user=user)
     return await _show(call, destination, user)
 
 
@@ -58,12 +58,12 @@ async def remove(call: Call, request: AtPath) -> Mapping[str, Any]:
         # The home directory with all that is in it would be a costly default.
         raise InvalidRequestError("a path is needed to remove something")
     path = absolute_path(request.path, user)
-    await call.sandbox.files.remove(path, recursive=True, missing_ok=True, user=user)
+    await call.files.remove(path, recursive=True, missing_ok=True, user=user)
     return {}
 
 
 async def _show(call: Call, path: str, user: str) -> Mapping[str, Any]:
-    entry = await call.sandbox.files.stat(path, user=user, attributes_prefix=METADATA_PREFIX)
+    entry = await call.files.stat(path, user=user, attributes_prefix=METADATA_PREFIX)
     return {"entry": describe_entry(entry)}
 
 

@@ -71,7 +71,7 @@ class _Target:
     """Writes files of one request."""
 
     def __init__(self, call: Call, user: str, metadata: dict[str, str]) -> None:
-        self._files = call.sandbox.files
+        self._files = call.files
         self._maximum = call.exchange.settings.max_upload
         self._user = user
         self._metadata = metadata

@@ -77,7 +77,7 @@ async def watch_dir(outgoing: Outgoing, request: WatchRequest) -> None:
     call = outgoing.call
     user = call.user
     path = absolute_path(request.path, user)
-    files = call.sandbox.files
+    files = call.files
     watch = await _watch(files, path, request, user)
     entries = _Entries(files, path, user)
 
@@ -98,7 +98,7 @@ async def create_watcher(call: Call, request: WatchRequest) -> Mapping[str, Any]
     user = call.user
     path = absolute_path(request.path, user)
     watchers = call.registry.details(call.sandbox).watchers
-    watch = await _watch(call.sandbox.files, path, request, user)
+    watch = await _watch(call.files, path, request, user)
     _forget_ended(watchers)
     watchers[watch.id] = Watcher(watch, user=user, includes_entry=request.include_entry)
     return {"watcherId": watch.id}
@@ -111,7 +111,7 @@ async def get_watcher_events(call: Call, request: AtWatcher) -> Mapping[str, Any
     _check(taken)
     events: Sequence[WatchedEvent] = [(event, None) for event in taken]
     if watcher.includes_entry:
-        events = await _Entries(call.sandbox.files, watcher.path, watcher.user).add(taken)
+        events = await _Entries(call.files, watcher.path, watcher.user).add(taken)
     changes = [
         describe_change(event, entry) for event, entry in events if isinstance(event, FileChanged)
     ]
