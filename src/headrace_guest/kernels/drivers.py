@@ -35,6 +35,6 @@ def make_interpreters(found: Mapping[str, Found]) -> dict[str, Interpreter]:
         if isinstance(interpreter, Node):
             try:
                 interpreter.compile_ahead()
-            except (OSError, ProtocolError) as error:
+            except (OSError, ValueError, ProtocolError) as error:
                 sys.stderr.write(f"headrace: each start of node takes longer: {error}\n")
     return made
