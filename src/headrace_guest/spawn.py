@@ -296,10 +296,7 @@ class Identity(Protocol):
     """Who the agent's children may become."""
 
     def become(self, user: str, *, is_privileged: bool = False) -> None:
-        """Take a user's ids and capabilities for good; PermissionError if there is no such.
-
-        With ``is_privileged`` only what is made is the user's, and root's rights count.
-        """
+        """Take a user's ids and capabilities for good; see `isolate.Identity.become`."""
 
     def limit(self) -> None:
         """Take the resource limits of a sandbox's processes."""
@@ -328,7 +325,7 @@ def _enter(directory: bytes) -> None:
 
 
 def become_user(identity: Identity, user: str, *, is_privileged: bool = False) -> None:
-    """Take a user's ids for good, see `Identity.become`; raises OperationError if refused."""
+    """Take a user's ids for good; raises OperationError if that is refused."""
     try:
         identity.become(user, is_privileged=is_privileged)
     except PermissionError as error:
