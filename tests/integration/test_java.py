@@ -154,6 +154,7 @@ async def test_threads_that_run_on_hold_nothing_up(sandbox: Sandbox) -> None:
         "for (int i = 0; i < 3; i++) { try { while (true); } catch (Throwable t) {} }",
         "new Scanner(new java.io.PipedInputStream(new PipedOutputStream())).next();",
         "class S { public String toString() { while (true); } }\nnew S()",
+        "synchronized (System.out) { while (true); }",
     ],
 )
 async def test_an_interrupt_ends_what_user_code_does(sandbox: Sandbox, code: str) -> None:
@@ -163,6 +164,14 @@ async def test_an_interrupt_ends_what_user_code_does(sandbox: Sandbox, code: str
     assert not outcome.finished.state_lost
     assert outcome.errors == []
     assert (await run(sandbox, "kept")).results[0].text == "42"
+
+
+async def test_no_line_that_is_printed_during_an_interrupt_comes_twice(sandbox: Sandbox) -> None:
+    for _ in range(5):
+        outcome = await interrupt(sandbox, "for (int i = 0; ; i++) System.out.println(i);")
+        assert outcome.finished.reason is FinishReason.INTERRUPTED
+        lines = outcome.stdout.splitlines()
+        assert lines == [str(number) for number in range(len(lines))]
 
 
 async def test_what_comes_after_an_interrupted_snippet_does_not_run(sandbox: Sandbox) -> None:

@@ -12,7 +12,6 @@ import jdk.jshell.spi.ExecutionControl;
 @SuppressWarnings({"deprecation", "removal"})
 final class Control extends LocalExecutionControl {
     private static final int LONG_TEXT = 64 * 1024;
-    private static final int PRINT_MS = 50;
     /** From Java 20 on threads cannot be stopped; JShell then makes loops look for a flag. */
     private static final boolean STOPS_THREADS = Runtime.version().feature() < 20;
 
@@ -41,32 +40,9 @@ final class Control extends LocalExecutionControl {
             return;
         }
         if (STOPS_THREADS) {
-            stopBetweenPrints(call);
+            call.stop();
         } else {
             super.stop();
-        }
-    }
-
-    /**
-     * Stops a thread that is not printing just now. A print that is stopped between its writing and
-     * the emptying of its buffer would be written once more. User code may hold the stream, so this
-     * does not wait for ever.
-     */
-    private static void stopBetweenPrints(Thread call) {
-        Thread stopper = new Thread(() -> {
-            synchronized (System.out) {
-                call.stop();
-            }
-        }, "stopper");
-        stopper.setDaemon(true);
-        stopper.start();
-        try {
-            stopper.join(PRINT_MS);
-        } catch (InterruptedException error) {
-            Thread.currentThread().interrupt();
-        }
-        if (stopper.isAlive()) {
-            call.stop();
         }
     }
 

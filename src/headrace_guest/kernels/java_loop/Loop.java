@@ -20,6 +20,7 @@ final class Loop implements SignalHandler, Runnable {
     private final Channel alarm;
     private final Session session;
     private final Surroundings surroundings = new Surroundings();
+    private final Streams streams = new Streams();
 
     private Loop(Channel channel, Path order, Channel alarm) {
         this.channel = channel;
@@ -79,6 +80,9 @@ final class Loop implements SignalHandler, Runnable {
         channel.say("{\"type\":\"begun\"}");
         String status = session.run(fields[2 + count]);
         surroundings.leave();
+        if (status.equals("interrupted")) {
+            streams.renew();
+        }
         System.out.flush();
         System.err.flush();
         channel.say("{\"type\":\"done\",\"status\":\"" + status + "\",\"exit_code\":null}");
