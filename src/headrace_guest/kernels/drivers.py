@@ -12,10 +12,20 @@ from headrace_guest.kernels.r import R
 from headrace_guest.languages import Found
 from headrace_guest.protocol import ProtocolError
 
-_CLASSES: Mapping[str, Callable[[str], Interpreter]] = {
+
+def _make_node(program: str, *, is_typescript: bool) -> Node:
+    node = Node(program, is_typescript=is_typescript)
+    try:
+        node.compile_ahead()
+    except (OSError, ValueError, ProtocolError) as error:
+        sys.stderr.write(f"headrace: each start of node takes longer: {error}\n")
+    return node
+
+
+_MAKERS: Mapping[str, Callable[[str], Interpreter]] = {
     "bash": Bash,
-    "javascript": partial(Node, is_typescript=False),
-    "typescript": partial(Node, is_typescript=True),
+    "javascript": partial(_make_node, is_typescript=False),
+    "typescript": partial(_make_node, is_typescript=True),
     "r": R,
     "java": Java,
 }
@@ -26,15 +36,8 @@ def make_interpreters(found: Mapping[str, Found]) -> dict[str, Interpreter]:
 
     Each reads its own files now, in the fork server, and node compiles them.
     """
-    made = {
-        language: _CLASSES[language](facts.path)
+    return {
+        language: _MAKERS[language](facts.path)
         for language, facts in found.items()
         if facts.path is not None
     }
-    for interpreter in made.values():
-        if isinstance(interpreter, Node):
-            try:
-                interpreter.compile_ahead()
-            except (OSError, ValueError, ProtocolError) as error:
-                sys.stderr.write(f"headrace: each start of node takes longer: {error}\n")
-    return made
