@@ -1,7 +1,7 @@
 // Reads our sources from memory and starts the loop: the file system of a sandbox has none of them.
 //
 // A part may come with what V8 made of it in an earlier process (`name.compiled`), which makes the
-// start a good deal shorter. V8 takes it only if version and flags are the same.
+// start shorter. V8 takes it only if version and flags are the same.
 "use strict";
 {
   const fs = require("node:fs");
